@@ -1,0 +1,336 @@
+// thaw floor 6 agent: invocations: opening, suspending, resuming and closing them.
+//
+//   THAW_HANDLER("checkout");                                              // from here to the end of the block
+//   THAW_HANDLER("checkout", thaw::invocation{.request_id = id});          // with what the host says of it
+//
+// Hosts that leave no block to put a guard in, because an invocation goes through callbacks, keep a handle instead:
+//
+//   thaw::invocation_handle h = THAW_INVOCATION("checkout", {.request_id = id});
+//   ... { THAW_RESUME(h); first_piece(); }  ...  { THAW_RESUME(h); last_piece(); }  h.close();
+//
+// An invocation is closed on every way out, exceptions included; one that ends by an exception, or was marked by thaw::fail(), counts
+// as an error. If a report is due when it closes, the reporter runs right then, on this thread. A handler inside another
+// handler of the same thread is a scope of the outer one. Several invocations may be open at once, on different threads or,
+// by handles, on one.
+//
+// A guard belongs to its thread; a handle may be moved between threads but not used by two at once. Never throws, allocates
+// from the host (the reporter may) or changes errno.
+#ifndef THAW_AGENT_HANDLER_HPP
+#define THAW_AGENT_HANDLER_HPP
+
+#include <thaw/core/config.hpp>
+
+#include <cstdint>
+#include <exception>
+#include <string_view>
+
+#if THAW_ENABLED
+#include <thaw/core/thread_record.hpp>
+
+#include <cerrno>
+#endif
+
+THAW_DETAIL_BEGIN
+
+// What the host says of an invocation. The texts are copied when it opens.
+struct invocation {
+    std::string_view request_id = {};        // 63 bytes are kept
+    std::string_view trace_parent = {};      // 127 bytes are kept
+    std::uint64_t deadline_unix_ns = 0;      // on CLOCK_REALTIME; 0: not known
+};
+
+#if THAW_ENABLED
+
+namespace detail {
+
+inline core::invocation_state* take_invocation(core::process_root& p, core::thread_record& r) noexcept {
+    if (core::invocation_state* const spare = r.spare) return r.spare = nullptr, spare;
+    return static_cast<core::invocation_state*>(p.memory.allocate((sizeof(core::invocation_state) + 63) & ~std::size_t{63}));
+}
+
+// Makes the thread work for the invocation; from now on its node is where the thread stands.
+inline void attach_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
+    r.gaps = state.gaps;
+    r.invocation = &state;
+    core::store_relaxed(r.current, &n);
+    core::signal_fence();
+    if (r.process->measure_cpu) state.cpu_started_ns = core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    state.allocated_started = r.allocated_bytes;
+}
+
+inline void detach_invocation(core::thread_record& r, core::invocation_state& state, core::node* before) noexcept {
+    if (r.process->measure_cpu) state.cpu_ns += core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - state.cpu_started_ns;
+    core::own_add(state.allocated_bytes, r.allocated_bytes - state.allocated_started);
+    core::signal_fence();
+    r.invocation = nullptr;
+    r.open_wait = nullptr;
+    core::store_relaxed(r.current, before);
+}
+
+// Keeps the breakdown of the slowest invocation since the last report: the growth of every node since the last invocation of
+// this thread ended. Cost: a nanosecond or two for each node of the tree, 256 at most. A collector that is reading the
+// exemplar right now keeps it from being replaced.
+THAW_DETAIL_NOINLINE inline void keep_exemplar(core::thread_record& r, core::invocation_state const& state,
+                                               std::uint64_t wall_ticks) noexcept {
+    core::exemplar_record* const e = r.exemplar;
+    if (e == nullptr) return;
+    std::uint64_t const sequence = core::load_relaxed(r.process->report_sequence);
+    std::uint32_t unused = 0;
+    bool const slowest = (core::load_relaxed(e->sequence) != sequence || wall_ticks > e->wall_ticks) &&
+                         core::compare_exchange(e->in_use, unused, 1u);  // pairs with the release of the collector
+    std::uint32_t i = 0;
+    core::node const* n = &r.tree.root;
+    for (; n != nullptr && i < core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++i) {
+        core::exemplar_record::figures& base = e->baseline[i];
+        if (slowest) e->parts[i] = {n->count - base.count, n->sum_ticks - base.sum_ticks};
+        base = {n->count, n->sum_ticks};
+    }
+    if (!slowest) return;
+    core::store_relaxed(e->sequence, sequence);
+    core::store_relaxed(e->wall_ticks, wall_ticks);
+    e->ended_unix_ns = core::read_realtime_ns();
+    e->summary = state;
+    e->nodes = state.in_one_piece ? i : 0u;
+    e->truncated = n != nullptr;
+    core::store_release(e->in_use, 0u);  // pairs with the acquire of the collector
+}
+
+// Opens an invocation; null where there is no memory for its state.
+inline core::invocation_state* open_invocation(core::thread_record& r, core::site& s, invocation const& what) noexcept {
+    core::process_root& p = *r.process;
+    core::invocation_state* const state = take_invocation(p, r);
+    if (state == nullptr) return nullptr;
+    if (r.exemplar == nullptr) [[unlikely]]
+        core::store_release(r.exemplar, static_cast<core::exemplar_record*>(p.memory.allocate(  // pairs with collect
+                                            (sizeof(core::exemplar_record) + 63) & ~std::size_t{63})));
+    state->handler = &p.entry_of(s);
+    state->deadline_unix_ns = what.deadline_unix_ns;
+    state->wait_ticks = state->allocated_bytes = state->cpu_ns = 0;
+    state->in_one_piece = true;
+    state->failed = false;
+    core::invocation_state::assign(state->request_id, what.request_id.data(), what.request_id.size());
+    core::invocation_state::assign(state->trace_parent, what.trace_parent.data(), what.trace_parent.size());
+    core::store_relaxed(state->generation, state->generation + 1);
+    std::uint64_t const ticks = p.source.ticks();
+    state->gaps = p.clock.open(ticks, &state->number);
+    state->opened_at = ticks - state->gaps;
+    return state;
+}
+
+// The node of an invocation's handler in this thread's tree.
+inline core::node& handler_node(core::thread_record& r, core::site_entry& entry) noexcept {
+    core::node& root = r.tree.root;
+    if (root.cached->entry != &entry) root.cached = r.tree.child(&root, entry);
+    return *root.cached;
+}
+
+// Closes an invocation, which no thread works for any more, and reports if that is due.
+inline void close_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
+    core::process_root& p = *r.process;
+    std::uint64_t const ticks = p.source.ticks();
+    std::uint64_t const wall_ticks = core::elapsed_ticks(state.opened_at, ticks - state.gaps);
+    r.tree.record(n, wall_ticks, 1);
+    r.tree.settle();
+    if (state.failed) core::own_add(n.errors, 1u);
+    keep_exemplar(r, state, wall_ticks);
+    core::own_add(r.sums.failed, state.failed ? 1u : 0u);
+    core::own_add(r.sums.wall_ticks, wall_ticks);
+    core::own_add(r.sums.wait_ticks, state.wait_ticks);
+    core::own_add(r.sums.cpu_ns, state.cpu_ns);
+    core::own_add(r.sums.allocated_bytes, state.allocated_bytes);
+    core::own_add_release(r.sums.completed, 1u);  // pairs with the acquire in collect
+    p.clock.close(ticks);
+    core::store_relaxed(state.generation, state.generation + 1);
+    if (state.failed) core::store_relaxed(p.report_wanted, 1u);
+    if (ticks >= core::load_relaxed(p.next_report_ticks) || core::load_relaxed(p.report_wanted) != 0) [[unlikely]]
+        if (auto* const report = core::load_acquire(p.report)) {  // pairs with the release in thaw::start
+            int const saved = errno;
+            report(p, r, &state);
+            errno = saved;
+        }
+    r.spare = &state;
+}
+
+}
+
+// Marks the invocation that the calling thread works for as failed: for hosts where a failure is a return value and not an
+// exception. It then counts as an error, and a report is due when it closes.
+inline void fail() noexcept {
+    core::thread_record const& r = *core::this_thread.record;
+    if (r.invocation != nullptr) r.invocation->failed = true;
+}
+
+// One invocation in a block. See the top of this file.
+class [[nodiscard]] handler_guard {
+public:
+    explicit handler_guard(core::site& s, invocation const& what = {}) noexcept {
+        core::thread_record* const r = core::recording_thread();
+        if (r == nullptr) return;
+        m_before = r->current;
+        m_exceptions = std::uncaught_exceptions();
+        if (r->invocation != nullptr) {
+            open_nested(*r, s);
+            return;
+        }
+        m_state = detail::open_invocation(*r, s, what);
+        if (m_state == nullptr) return;
+        m_node = &detail::handler_node(*r, *m_state->handler);
+        core::own_add(m_node->count, 1u);
+        core::store_relaxed(m_node->open_since, m_state->opened_at);
+        detail::attach_invocation(*r, *m_state, *m_node);
+    }
+
+    ~handler_guard() {
+        if (m_node != nullptr) close();
+    }
+
+    handler_guard(handler_guard const&) = delete;
+    handler_guard& operator=(handler_guard const&) = delete;
+
+private:
+    void open_nested(core::thread_record& r, core::site& s) noexcept {
+        core::node* const n = r.tree.child(r.current, r.process->entry_of(s));
+        core::own_add(n->count, 1u);
+        if (n->target != nullptr || n->open_since != 0) return;
+        m_node = n;
+        core::open_node(r, *n, r.active_now(), 1);
+    }
+
+    THAW_DETAIL_NOINLINE void close() noexcept {
+        core::thread_record& r = *core::this_thread.record;
+        bool const failed = std::uncaught_exceptions() > m_exceptions;
+        if (!core::stands_in(r, m_node)) {  // it ends on another thread: over, but nowhere to be booked
+            core::own_add(r.mismatched, 1u);
+            if (m_state != nullptr && r.process != nullptr) r.process->clock.close(r.process->source.ticks());
+            return;
+        }
+        if (m_state == nullptr) {
+            if (failed) core::own_add(m_node->errors, 1u);
+            core::close_node(r, *m_node, m_before, r.active_now());
+            return;
+        }
+        core::store_relaxed(m_node->open_since, 0u);
+        detail::detach_invocation(r, *m_state, m_before);
+        if (failed) m_state->failed = true;
+        detail::close_invocation(r, *m_state, *m_node);
+    }
+
+    core::invocation_state* m_state = nullptr;
+    core::node* m_node = nullptr;
+    core::node* m_before = nullptr;
+    int m_exceptions = 0;
+};
+
+// One invocation that goes through callbacks. Movable; closed by close() or by its destructor, on any thread. Its wall time
+// runs from opening to close, its CPU time and its scopes are those of the pieces that ran under THAW_RESUME.
+class [[nodiscard]] invocation_handle {
+public:
+    invocation_handle() noexcept = default;
+    explicit invocation_handle(core::site& s, invocation const& what = {}) noexcept {
+        if (core::thread_record* const r = core::recording_thread()) m_state = detail::open_invocation(*r, s, what);
+        if (m_state != nullptr) m_state->in_one_piece = false;
+    }
+    invocation_handle(invocation_handle&& other) noexcept : m_state(other.m_state) { other.m_state = nullptr; }
+    invocation_handle& operator=(invocation_handle&& other) noexcept {
+        if (this != &other) {
+            close();
+            m_state = other.m_state;
+            other.m_state = nullptr;
+        }
+        return *this;
+    }
+    ~invocation_handle() { close(); }
+
+    // Whether an invocation is open. False also where thaw does not record.
+    [[nodiscard]] explicit operator bool() const noexcept { return m_state != nullptr; }
+
+    // Marks the invocation as failed.
+    void fail() noexcept {
+        if (m_state != nullptr) m_state->failed = true;
+    }
+
+    // Ends the invocation. Requires that no thread is inside THAW_RESUME of it. Does nothing the second time.
+    void close() noexcept {
+        core::invocation_state* const state = m_state;
+        m_state = nullptr;
+        if (state == nullptr) return;
+        core::thread_record* const r = core::recording_thread();
+        if (r == nullptr) {  // the thread has no record: the invocation is over, but nowhere to be booked
+            if (core::process_root* const p = core::find_process()) p->clock.close(p->source.ticks());
+            return;
+        }
+        core::node& n = detail::handler_node(*r, *state->handler);
+        core::own_add(n.count, 1u);
+        detail::close_invocation(*r, *state, n);
+    }
+
+private:
+    friend class resume_guard;
+    core::invocation_state* m_state = nullptr;
+};
+
+// Makes the thread work for a handle's invocation from here to the end of the block.
+class [[nodiscard]] resume_guard {
+public:
+    explicit resume_guard(invocation_handle& h) noexcept {
+        core::thread_record* const r = core::recording_thread();
+        if (r == nullptr || h.m_state == nullptr || r->invocation != nullptr) return;
+        m_state = h.m_state;
+        m_before = r->current;
+        m_exceptions = std::uncaught_exceptions();
+        m_node = &detail::handler_node(*r, *m_state->handler);
+        detail::attach_invocation(*r, *m_state, *m_node);
+    }
+    ~resume_guard() {
+        if (m_state == nullptr) return;
+        core::thread_record& r = *core::this_thread.record;
+        if (!core::stands_in(r, m_node)) {
+            core::own_add(r.mismatched, 1u);
+            return;
+        }
+        detail::detach_invocation(r, *m_state, m_before);
+        if (std::uncaught_exceptions() > m_exceptions) m_state->failed = true;
+    }
+    resume_guard(resume_guard const&) = delete;
+    resume_guard& operator=(resume_guard const&) = delete;
+
+private:
+    core::invocation_state* m_state = nullptr;
+    core::node* m_node = nullptr;
+    core::node* m_before = nullptr;
+    int m_exceptions = 0;
+};
+
+#else
+
+inline void fail() noexcept {}
+
+class handler_guard {};
+
+class invocation_handle {
+public:
+    [[nodiscard]] explicit operator bool() const noexcept { return false; }
+    void fail() noexcept {}
+    void close() noexcept {}
+};
+
+#endif
+
+THAW_DETAIL_END
+
+// THAW_HANDLER(name) or THAW_HANDLER(name, invocation).
+#if THAW_ENABLED
+#define THAW_HANDLER(name, ...)                                                                                           \
+    [[maybe_unused]] ::thaw::handler_guard const THAW_DETAIL_UNIQUE(thaw_handler_) {                                      \
+        THAW_DETAIL_SITE(name, __func__, handler) __VA_OPT__(, ) __VA_ARGS__                                              \
+    }
+#define THAW_INVOCATION(name, ...) \
+    (::thaw::invocation_handle{THAW_DETAIL_SITE(name, __func__, handler) __VA_OPT__(, ::thaw::invocation) __VA_ARGS__})
+#define THAW_RESUME(handle) [[maybe_unused]] ::thaw::resume_guard const THAW_DETAIL_UNIQUE(thaw_resume_){handle}
+#else
+#define THAW_HANDLER(name, ...) static_assert(true)
+#define THAW_INVOCATION(name, ...) (::thaw::invocation_handle{})
+#define THAW_RESUME(handle) static_cast<void>(handle)
+#endif
+
+#endif

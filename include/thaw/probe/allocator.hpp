@@ -1,0 +1,199 @@
+// thaw floor 6 probe: counting allocators. An allocator that knows its site and counts exactly what its containers allocate
+// and free.
+//
+//   std::vector<line, thaw::allocator<line>> lines{THAW_ALLOCATOR("cart.lines")};
+//   thaw::vector<line> lines{THAW_ALLOCATOR("cart.lines")};      // <thaw/probe/containers.hpp>
+//
+// An allocation is attributed to the scope the thread stands in and to the allocator's site, a free to the site. All
+// allocators compare equal and travel with their container (copy assignment, move, swap), so containers behave as with
+// std::allocator. Where nodes are spliced between containers of two sites, bytes move from one site's account to the other's,
+// whose live bytes may then be negative; the sum stays exact.
+//
+// Counted from the first allocation of the program on, also before thaw::start; not at all where thaw is disabled by its
+// environment. Thread-safe. Throws what std::allocator throws. Not for signal handlers.
+#ifndef THAW_PROBE_ALLOCATOR_HPP
+#define THAW_PROBE_ALLOCATOR_HPP
+
+#include <thaw/core/config.hpp>
+
+#include <cstddef>
+#include <new>
+#include <type_traits>
+
+#if THAW_ENABLED
+#include <thaw/core/thread_record.hpp>
+#else
+#include <memory>
+#endif
+
+THAW_DETAIL_BEGIN
+
+#if THAW_ENABLED
+
+namespace detail {
+
+inline void move_early_counts(core::allocator_site& s, core::site_entry& to) noexcept {
+    core::shared_add(to.early.allocations, __atomic_exchange_n(&s.early.allocations, 0u, __ATOMIC_RELAXED));
+    core::shared_add(to.early.allocated_bytes, __atomic_exchange_n(&s.early.allocated_bytes, 0u, __ATOMIC_RELAXED));
+    core::shared_add(to.early.frees, __atomic_exchange_n(&s.early.frees, 0u, __ATOMIC_RELAXED));
+    core::shared_add(to.early.freed_bytes, __atomic_exchange_n(&s.early.freed_bytes, 0u, __ATOMIC_RELAXED));
+}
+
+// Counts on a thread that does not record.
+THAW_DETAIL_COLD inline void count_early(core::allocator_site& s, std::size_t bytes, bool is_free) noexcept {
+    if (core::load_relaxed(core::this_module.looked) == 2) return;
+    core::site_entry* const entry = core::load_acquire(s.entry);  // pairs with register_site
+    core::early_counts& to = entry != nullptr ? entry->early : s.early;
+    core::shared_add(is_free ? to.freed_bytes : to.allocated_bytes, bytes);
+    core::shared_add(is_free ? to.frees : to.allocations, 1u);
+    if (entry == nullptr)
+        if (core::site_entry* const made = core::load_acquire(s.entry)) move_early_counts(s, *made);
+}
+
+// The slot of a site on a thread that records; null where there is no memory for it.
+THAW_DETAIL_COLD inline core::allocator_slot* slot_of(core::thread_record& r, core::allocator_site& s) noexcept {
+    if (r.slots == nullptr) {
+        auto* const slots = static_cast<core::allocator_slot*>(
+            r.process->memory.allocate(core::allocator_slot_count * sizeof(core::allocator_slot)));
+        if (slots == nullptr) return nullptr;
+        core::store_release(r.slots, slots);  // pairs with the acquire in collect
+    }
+    core::site_entry& entry = r.process->entry_of(s);
+    move_early_counts(s, entry);
+    core::store_relaxed(s.slot, entry.slot);
+    return &r.slots[entry.slot];
+}
+
+// A thread's first allocation at a site, and the first after it has moved in the tree.
+THAW_DETAIL_NOINLINE inline void count_allocation_slowly(core::allocator_site& s, std::size_t bytes) noexcept {
+    core::thread_record* const r = core::recording_thread();
+    core::allocator_slot* const slot = r == nullptr ? nullptr : slot_of(*r, s);
+    if (slot == nullptr) return count_early(s, bytes, false);
+    core::node* const where = r->tree.child(r->current, *core::load_acquire(s.entry));
+    if (where->entry->kind != core::site_kind::allocator) return count_early(s, bytes, false);  // no node could be made
+    slot->at = r->current;
+    slot->where = where;
+    core::own_add(r->allocated_bytes, bytes);
+    r->tree.record_allocation(*where, bytes);
+}
+
+THAW_DETAIL_INLINE void count_allocation(core::allocator_site& s, std::size_t bytes) noexcept {
+    core::thread_record& r = *core::this_thread.record;
+    if (r.slots == nullptr || r.current == nullptr) [[unlikely]] return count_allocation_slowly(s, bytes);
+    core::allocator_slot const& slot = r.slots[s.slot];
+    if (slot.at != r.current) [[unlikely]] return count_allocation_slowly(s, bytes);
+    core::own_add(r.allocated_bytes, bytes);
+    r.tree.record_allocation(*slot.where, bytes);
+}
+
+THAW_DETAIL_NOINLINE inline void count_free_slowly(core::allocator_site& s, std::size_t bytes) noexcept {
+    core::thread_record* const r = core::recording_thread();
+    core::allocator_slot* const slot = r == nullptr ? nullptr : slot_of(*r, s);
+    if (slot == nullptr) return count_early(s, bytes, true);
+    core::own_add_release(slot->freed_bytes, bytes);
+    core::own_add_release(slot->frees, 1u);
+}
+
+THAW_DETAIL_INLINE void count_free(core::allocator_site& s, std::size_t bytes) noexcept {
+    core::thread_record& r = *core::this_thread.record;
+    if (r.slots == nullptr || s.slot == 0) [[unlikely]] return count_free_slowly(s, bytes);
+    core::allocator_slot& slot = r.slots[s.slot];
+    // release: a reader that sees this free (acquire, in collect) sees the allocation before it
+    core::own_add_release(slot.freed_bytes, bytes);
+    core::own_add_release(slot.frees, 1u);
+}
+
+inline constinit core::allocator_site unnamed_allocations{{"[unnamed]", "", "", 0, core::site_kind::allocator}};
+
+}
+
+// What THAW_ALLOCATOR makes: converts to an allocator of any type.
+struct allocator_tag {
+    core::allocator_site* site;
+};
+
+template <class T>
+class allocator {
+public:
+    using value_type = T;
+    using size_type = std::size_t;
+    using difference_type = std::ptrdiff_t;
+    using propagate_on_container_copy_assignment = std::true_type;
+    using propagate_on_container_move_assignment = std::true_type;
+    using propagate_on_container_swap = std::true_type;
+    using is_always_equal = std::true_type;
+
+    // Counts at the site "[unnamed]".
+    constexpr allocator() noexcept : m_site(&detail::unnamed_allocations) {}
+    constexpr allocator(allocator_tag tag) noexcept : m_site(tag.site) {}  // NOLINT: implicit, a container's argument
+    template <class U>
+    constexpr allocator(allocator<U> const& other) noexcept : m_site(other.m_site) {}  // NOLINT: implicit, as the standard asks
+
+    // Requires what std::allocator requires. Throws std::bad_alloc; nothing is counted then.
+    [[nodiscard]] T* allocate(std::size_t n) {
+        if (n > static_cast<std::size_t>(PTRDIFF_MAX) / sizeof(T)) [[unlikely]] {
+#if THAW_HAS_EXCEPTIONS
+            throw std::bad_array_new_length();
+#else
+            __builtin_abort();
+#endif
+        }
+        void* p = nullptr;
+        if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
+            p = ::operator new(n * sizeof(T), std::align_val_t{alignof(T)});
+        else p = ::operator new(n * sizeof(T));
+        detail::count_allocation(*m_site, n * sizeof(T));
+        return static_cast<T*>(p);
+    }
+
+    void deallocate(T* p, std::size_t n) noexcept {
+        detail::count_free(*m_site, n * sizeof(T));
+#if defined(__cpp_sized_deallocation)
+        if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
+            ::operator delete(p, n * sizeof(T), std::align_val_t{alignof(T)});
+        else ::operator delete(p, n * sizeof(T));
+#else
+        if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__) ::operator delete(p, std::align_val_t{alignof(T)});
+        else ::operator delete(p);
+#endif
+    }
+
+    template <class U>
+    friend constexpr bool operator==(allocator const&, allocator<U> const&) noexcept {
+        return true;
+    }
+
+private:
+    template <class>
+    friend class allocator;
+
+    // The static site of a marker; it lives as long as the module it stands in, and so must containers that carry it.
+    core::allocator_site* m_site;
+};
+
+#define THAW_ALLOCATOR(name)                                                                                              \
+    (::thaw::allocator_tag{[]() noexcept {                                                                                \
+        static constinit ::thaw::core::allocator_site thaw_site{                                                          \
+            {name, "", __FILE__, __LINE__, ::thaw::core::site_kind::allocator}};                                          \
+        return &thaw_site;                                                                                                \
+    }()})
+
+#else
+
+template <class T>
+using allocator = std::allocator<T>;
+
+struct allocator_tag {
+    template <class T>
+    constexpr operator std::allocator<T>() const noexcept {  // NOLINT: implicit, as the enabled one
+        return {};
+    }
+};
+
+#define THAW_ALLOCATOR(name) (::thaw::allocator_tag{})
+
+#endif
+
+THAW_DETAIL_END
+
+#endif
