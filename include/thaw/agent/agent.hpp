@@ -260,6 +260,9 @@ private:
     std::uint64_t m_expected_ns = 0;  // what the next report is expected to take
 };
 
+// The agent of this module, if it is the one that started. Besides process_root::agent, so that leak checkers find it.
+[[gnu::visibility("hidden")]] inline constinit agent* own_agent = nullptr;
+
 // Makes the process's root and shows it to every module that is loaded; null where there is no memory.
 [[nodiscard]] inline core::process_root* make_process(options const& o) noexcept {
     core::arena memory;
@@ -312,7 +315,8 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
         return false;
     }
     p->pid = static_cast<std::uint32_t>(::getpid());
-    core::store_release(p->agent, static_cast<void*>(new agent(*p, std::move(o), std::move(reporter))));
+    own_agent = new agent(*p, std::move(o), std::move(reporter));
+    core::store_release(p->agent, static_cast<void*>(own_agent));
     core::store_release(p->report, &agent::on_due);
     core::store_relaxed(p->next_report_ticks, 0u);
     core::store_relaxed(p->stopped, 0u);

@@ -104,11 +104,12 @@ struct thread_slot {
                                                                                                                false};
 static_assert(sizeof(thread_slot) <= 64, "a dlopen'd module draws on a small reserve of static thread-local storage");
 
-// The key's destructor: hands the record over in the last round of destructors, because those of other keys, and of
-// thread_local objects, may still enter scopes and allocate.
+// The key's destructor: hands the record over in the last round of destructors but one, because those of other keys, and of
+// thread_local objects, may still enter scopes and allocate; the last round belongs to sanitizers, which take the thread down
+// there.
 inline void thread_ended(void* value) noexcept {
     auto* const r = static_cast<thread_record*>(value);
-    if (++r->end_rounds < PTHREAD_DESTRUCTOR_ITERATIONS && ::pthread_setspecific(r->process->key, r) == 0) return;
+    if (++r->end_rounds < PTHREAD_DESTRUCTOR_ITERATIONS - 1 && ::pthread_setspecific(r->process->key, r) == 0) return;
     r->tree.settle();
     r->current = nullptr;
     r->invocation = nullptr;

@@ -80,7 +80,10 @@ private:
     static constexpr std::size_t max_verdicts = 4; // of a kind
     static constexpr std::uint64_t verdict_invocations = 400;
 
-    [[nodiscard]] std::string name(std::uint32_t site) const { return printable(m_profile.sites[site].name); }
+    [[nodiscard]] std::string name(std::uint32_t site) const {
+        std::string const& given = m_profile.sites[site].name;
+        return given.empty() ? "(unnamed)" : printable(given);
+    }
     // In a sentence a name takes no more than a third of a line.
     [[nodiscard]] std::string short_name(std::uint32_t site) const { return shortened(name(site), m_page.width() / 3); }
 

@@ -127,13 +127,13 @@ template <std::size_t N>
     return false;
 }
 
-// What changes the direction or the shape of its surroundings, or cannot be seen: C1 controls, blanks without a width, marks
-// and overrides of direction, line separators, fillers, interlinear annotation, tags, noncharacters.
+// What changes the direction or the shape of its surroundings, or cannot be seen: C1 controls, blanks other than the ASCII
+// one, marks and overrides of direction, line separators, fillers, interlinear annotation, tags, noncharacters.
 [[nodiscard]] inline bool is_invisible(char32_t code) noexcept {
-    static constexpr code_range ranges[] = {{0x80, 0x9f},     {0xad, 0xad},     {0x34f, 0x34f},   {0x61c, 0x61c},
-                                            {0x115f, 0x1160}, {0x17b4, 0x17b5}, {0x180b, 0x180f}, {0x200b, 0x200f},
-                                            {0x2028, 0x202e}, {0x2060, 0x206f}, {0x3164, 0x3164}, {0xfeff, 0xfeff},
-                                            {0xffa0, 0xffa0}, {0xfff0, 0xfffb}, {0xfffe, 0xffff}, {0xe0000, 0xe0fff}};
+    static constexpr code_range ranges[] = {
+        {0x80, 0xa0},     {0xad, 0xad},     {0x34f, 0x34f},   {0x61c, 0x61c},   {0x115f, 0x1160}, {0x1680, 0x1680},
+        {0x17b4, 0x17b5}, {0x180b, 0x180f}, {0x2000, 0x200f}, {0x2028, 0x202f}, {0x205f, 0x206f}, {0x3000, 0x3000},
+        {0x3164, 0x3164}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0}, {0xfff0, 0xfffb}, {0xfffe, 0xffff}, {0xe0000, 0xe0fff}};
     return code >= 0x80 && in_ranges(code, ranges);
 }
 
@@ -147,8 +147,9 @@ template <std::size_t N>
 
 }
 
-// The name with everything replaced that could break a line, move the cursor or deceive the eye: ASCII control characters
-// become \xNN, malformed UTF-8 (each byte) and invisible characters become U+FFFD. Post: well-formed UTF-8, one line.
+// The name with everything replaced that could break a line, move the cursor or deceive the eye: ASCII control characters,
+// and blanks at either end, become \xNN; malformed UTF-8 (each byte) and invisible characters become U+FFFD. Post:
+// well-formed UTF-8, one line.
 [[nodiscard]] inline std::string printable(std::string const& name) {
     static constexpr char hex[] = "0123456789abcdef";
     std::string r;
@@ -158,7 +159,7 @@ template <std::size_t N>
         std::size_t const length = detail::decode_utf8(at, end, code);
         if (length == 0 || detail::is_invisible(code)) {
             r += detail::replacement;
-        } else if (code < 0x20 || code == 0x7f) {
+        } else if (code < 0x20 || code == 0x7f || (code == ' ' && (at == name.data() || at + 1 == end))) {
             r.append("\\x").append(1, hex[code >> 4]).append(1, hex[code & 15]);
         } else {
             r.append(at, length);
