@@ -1,4 +1,4 @@
-// thaw floor 8 probe: the markers alone, nearly free to include: for translation units that are profiled and start nothing.
+// thaw floor 9 probe: the markers alone, nearly free to include: for translation units that are profiled and start nothing.
 //
 // Not included: the containers with counting allocators (<thaw/probe/containers.hpp>), the agent, profiles and reports
 // (<thaw/thaw.hpp>).

@@ -1,4 +1,4 @@
-// thaw floor 8 agent: starting and stopping, and the report at the end of an invocation.
+// thaw floor 9 agent: starting and stopping, and the report at the end of an invocation.
 //
 //   thaw::start({.app = "shop", .version = "1.4.2"}, [](thaw::profile const& p) { ... });
 //   ...
@@ -33,13 +33,15 @@
 #include <cstdlib>
 #include <vector>
 
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/random.h>
 #include <unistd.h>
 #endif
 
 namespace thaw::report {
 struct text;
-struct json;
 }
 
 THAW_DETAIL_BEGIN
@@ -66,7 +68,6 @@ constexpr named_report known_report(std::string_view name, char const* header) n
 template <class Tag>
 inline constexpr named_report known_reports[] = {
     known_report<report::text, Tag>("text", "thaw/report/text.hpp"),
-    known_report<report::json, Tag>("json", "thaw/report/json.hpp"),
 };
 
 inline void say(std::string const& message) noexcept {
@@ -127,6 +128,17 @@ public:
         m_identity.pid = p.pid;
     }
 
+    // A start after a stop: the instance, its sequence and its baseline go on.
+    void restart(options o, any_reporter r) {
+        lock(UINT64_MAX);
+        m_options = std::move(o);
+        m_report = std::move(r);
+        m_identity.app = m_options.app;
+        m_identity.version = m_options.version;
+        m_identity.environment = m_options.environment;
+        core::store_release(m_busy, 0u);
+    }
+
     // What process_root::report points at: a report is due.
     static void on_due(core::process_root& p, core::thread_record& r, core::invocation_state const* ended) noexcept {
         if (static_cast<std::uint32_t>(::getpid()) != p.pid) {  // the child of a fork reports nothing of its parent's
@@ -139,16 +151,27 @@ public:
     }
 
     // Collects and calls the reporter, unless another thread is at it or, where it may be put off, there is no time for it.
-    bool report(core::thread_record& r, std::uint64_t deadline_unix_ns, bool may_put_off) noexcept {
-        std::uint32_t idle = 0;
-        if (!core::compare_exchange(m_busy, idle, 1u)) return false;  // pairs with the release below
+    // Waits for that thread for at most `patience_ns`.
+    bool report(core::thread_record& r, std::uint64_t deadline_unix_ns, bool may_put_off, std::uint64_t patience_ns = 0) noexcept {
+        if (!lock(patience_ns)) return false;
         core::recording_pause const pause(r);
         bool const called = report_alone(deadline_unix_ns, may_put_off);
         core::store_release(m_busy, 0u);
         return called;
     }
 
+    [[nodiscard]] std::uint64_t patience_ns() const noexcept { return std::uint64_t{m_options.report_budget_ms} * 1'000'000u; }
+
 private:
+    bool lock(std::uint64_t patience_ns) noexcept {
+        std::uint64_t const begin = patience_ns == 0 ? 0 : core::read_monotonic_ns();
+        for (std::uint32_t idle = 0; !core::compare_exchange(m_busy, idle, 1u); idle = 0) {  // pairs with the release of the other
+            if (patience_ns == 0 || core::read_monotonic_ns() - begin >= patience_ns) return false;
+            ::sched_yield();
+        }
+        return true;
+    }
+
     bool report_alone(std::uint64_t deadline_unix_ns, bool may_put_off) noexcept {
         std::uint64_t const begin_ns = core::read_monotonic_ns();
         std::uint64_t const budget_ns = budget(deadline_unix_ns);
@@ -263,6 +286,16 @@ private:
 // The agent of this module, if it is the one that started. Besides process_root::agent, so that leak checkers find it.
 [[gnu::visibility("hidden")]] inline constinit agent* own_agent = nullptr;
 
+// The module that starts thaw is called when threads and invocations end: dlclose must not unload it.
+extern "C" [[gnu::weak]] int dladdr(void const*, Dl_info*) noexcept;
+extern "C" [[gnu::weak]] void* dlopen(char const*, int) noexcept;
+inline void keep_module_loaded(void const* address) noexcept {
+    Dl_info info{};
+    if (&dladdr == nullptr || &dlopen == nullptr) return;  // a static program
+    if (dladdr(address, &info) != 0 && info.dli_fname != nullptr)
+        [[maybe_unused]] void* const kept = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 // Makes the process's root and shows it to every module that is loaded; null where there is no memory.
 [[nodiscard]] inline core::process_root* make_process(options const& o) noexcept {
     core::arena memory;
@@ -275,7 +308,10 @@ private:
     p->mode = o.timing;
     p->measure_cpu = o.cpu_time;
     if (::pthread_key_create(&p->key, &core::thread_ended) != 0) return memory.release(), nullptr;
-    p->source.calibrate();
+    p->source.calibrate([&] {
+        if (o.timing != timing::adaptive) return;
+        if (auto const* const word = core::find_tick_word()) p->tick_word = word;
+    });
     p->clock.start(p->source.ticks());
     return p;
 }
@@ -294,19 +330,24 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
         named_report const* found = nullptr;
         for (std::size_t i = 0; i < report_count; ++i)
             if (reports[i].name == wanted) found = reports + i;
-        if (found == nullptr) say("thaw: THAW_REPORT=\"" + shown(wanted) + "\" is not the name of a report (text, json)");
+        if (found == nullptr) say("thaw: THAW_REPORT=\"" + shown(wanted) + "\" is not the name of a report (text)");
         else if (found->make == nullptr)
             say("thaw: the report \"" + shown(wanted) + "\" needs #include <" + found->header + "> where thaw::start is called");
         else reporter = found->make();
         if (!reporter) reporter = [](profile const&) {};
     }
+    static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+    struct one_at_a_time {
+        one_at_a_time() noexcept { ::pthread_mutex_lock(&starting); }
+        ~one_at_a_time() { ::pthread_mutex_unlock(&starting); }
+    } const alone;
     core::process_root* p = core::find_process();
     if (p != nullptr && p->pid == static_cast<std::uint32_t>(::getpid()) && core::load_relaxed(p->stopped) == 0) {
         say("thaw: already started; the first start holds");
         return true;
     }
     if (!o.enabled) {
-        core::for_each_module([](core::module_slot& m) { core::store_release(m.looked, 2u); });
+        core::for_each_module([](core::module_slot& m) { core::store_relaxed(m.idle, 2u); });
         return false;
     }
     if (p == nullptr) p = make_process(o);
@@ -314,9 +355,18 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
         say("thaw: no memory for " + std::to_string(o.memory_limit_bytes) + " bytes of records; nothing is recorded");
         return false;
     }
+    bool const goes_on = p->agent != nullptr && p->pid == static_cast<std::uint32_t>(::getpid());
     p->pid = static_cast<std::uint32_t>(::getpid());
-    own_agent = new agent(*p, std::move(o), std::move(reporter));
-    core::store_release(p->agent, static_cast<void*>(own_agent));
+    if (goes_on) {
+        static_cast<agent*>(p->agent)->restart(std::move(o), std::move(reporter));
+    } else {
+        // Not always one module: a function of a header may be another's.
+        for (void const* const address : {reinterpret_cast<void const*>(&core::thread_ended), reinterpret_cast<void const*>(&agent::on_due),
+                                          static_cast<void const*>(&core::this_module), reporter.code()})
+            keep_module_loaded(address);
+        own_agent = new agent(*p, std::move(o), std::move(reporter));
+        core::store_release(p->agent, static_cast<void*>(own_agent));
+    }
     core::store_release(p->report, &agent::on_due);
     core::store_relaxed(p->next_report_ticks, 0u);
     core::store_relaxed(p->stopped, 0u);
@@ -324,7 +374,7 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
     bool differs = false;
     core::for_each_module([&](core::module_slot& m) {
         core::store_release(m.process, p);  // pairs with the acquire in find_process: the root is complete
-        core::store_release(m.looked, 1u);
+        core::store_relaxed(m.idle, 0u);
         differs |= m.use_counter != counter;
     });
     if (differs) say("thaw: modules of this process differ in THAW_USE_COUNTER; the one that called thaw::start holds");
@@ -332,13 +382,13 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
 }
 
 // A report that does not wait for the end of an invocation; false where none was made.
-inline bool report_from_here() noexcept {
+inline bool report_from_here(bool patient = false) noexcept {
     core::thread_record* const r = core::recording_thread();
     if (r == nullptr || static_cast<std::uint32_t>(::getpid()) != r->process->pid) return false;
     auto* const a = static_cast<agent*>(core::load_acquire(r->process->agent));
     if (a == nullptr) return false;
     int const saved = errno;
-    bool const called = a->report(*r, 0, false);
+    bool const called = a->report(*r, 0, false, patient ? a->patience_ns() : 0);
     errno = saved;
     return called;
 }
@@ -372,7 +422,7 @@ inline bool report_now() noexcept { return detail::report_from_here(); }
 inline void stop() noexcept {
     core::process_root* const p = core::find_process();
     if (p == nullptr || core::load_relaxed(p->stopped) != 0) return;
-    detail::report_from_here();
+    detail::report_from_here(true);
     core::store_release(p->report, nullptr);
     core::store_relaxed(p->stopped, 1u);
 }

@@ -1,4 +1,4 @@
-// thaw floor 7 agent: collect, the one place where thread records become a profile.
+// thaw floor 8 agent: collect, the one place where thread records become a profile.
 //
 // It runs while other threads record: what it reads of a node belongs together (core/call_tree.hpp says how), and a free is
 // never seen without its allocation, because frees are read first. It allocates from the host, as a reporter does, and is
@@ -90,13 +90,13 @@ private:
         for (auto const* e = core::load_acquire(m_process.entries); e != nullptr; e = e->next)
             if (e->kind == core::site_kind::allocator && e->slot < by_slot.size()) by_slot[e->slot] = e;
         for (auto* r = first_record(); r != nullptr; r = r->next) {
-            core::allocator_slot const* const slots = core::load_acquire(r->slots);
-            if (slots == nullptr) continue;
-            for (std::uint32_t i = 1; i < core::load_relaxed(m_process.slot_count); ++i) {
+            core::allocator_slot const* const slot = core::load_acquire(r->allocator_slots);
+            if (slot == nullptr) continue;
+            for (std::uint32_t i = 1; i < core::allocator_slot_count; ++i) {
                 if (by_slot[i] == nullptr) continue;
                 // acquire: the allocation that a free followed is visible once the free is
-                std::uint64_t const frees = core::load_acquire(slots[i].frees);
-                std::uint64_t const freed_bytes = core::load_acquire(slots[i].freed_bytes);
+                std::uint64_t const frees = core::load_acquire(slot[i].frees);
+                std::uint64_t const freed_bytes = core::load_acquire(slot[i].freed_bytes);
                 if (frees != 0) add_memory(*by_slot[i], {0, 0, frees, freed_bytes});
             }
         }
@@ -156,20 +156,27 @@ private:
         x.allocated_bytes = s.allocated_bytes;
         x.failed = s.failed;
         x.truncated = e.truncated;
-        for (std::uint32_t i = 0; i < e.nodes && i < m_node_of.size(); ++i)
-            if (e.parts[i].count != 0 && m_node_of[i] != none && !m_is_alias_or_memory[i])
-                x.parts.push_back({m_node_of[i], e.parts[i].count, ns(e.parts[i].sum_ticks)});
+        for (std::uint32_t i = 0; i < e.nodes; ++i) {
+            std::uint32_t const ordinal = core::call_tree::own_nodes + i;
+            if (e.parts[i].count == 0 || ordinal >= m_node_of.size() || m_node_of[ordinal] == none || m_is_memory[ordinal]) continue;
+            auto* same = x.parts.data();
+            auto* const end = same + x.parts.size();
+            while (same != end && same->node != m_node_of[ordinal]) ++same;  // an alias counts where it stands for
+            if (same != end) same->calls += e.parts[i].count, same->total_ns += ns(e.parts[i].sum_ticks);
+            else x.parts.push_back({m_node_of[ordinal], e.parts[i].count, ns(e.parts[i].sum_ticks)});
+        }
         core::store_release(m_exemplar->in_use, 0u);
     }
 
     void read_tree(core::thread_record& r) {
         m_node_of.clear();
-        m_is_alias_or_memory.clear();
+        m_is_memory.clear();
         r.tree.hold();
         for (core::node const* n = &r.tree.root; n != nullptr; n = core::call_tree::next_created(*n)) read_node(r.tree, *n);
         r.tree.release_hold();
         m_profile.losses.overflow_durations += r.tree.lost_durations();
         m_profile.losses.mismatched_scopes += core::load_relaxed(r.mismatched);
+        read_open(r);
         if (&r == m_exemplar_record) read_exemplar();
         m_later_tree = true;
     }
@@ -181,7 +188,7 @@ private:
             [&](unsigned bucket, std::uint64_t count) { m_found.push_back({bucket, count}); });
         if (s.torn) ++m_profile.losses.torn_nodes;
         bool const is_memory = n.entry->kind == core::site_kind::allocator;
-        m_is_alias_or_memory.push_back(is_memory || n.target != nullptr);
+        m_is_memory.push_back(is_memory);
         if (n.entry->kind >= core::site_kind::background && s.count == 0 && n.parent != nullptr) {
             m_node_of.push_back(none);  // background and overflow: not in the profile unless something is there
             return;
@@ -198,8 +205,9 @@ private:
         m_node_of.push_back(index);
         profile_node& to = m_profile.nodes[index];
         to.calls += s.count;
-        to.open += s.open ? 1 : 0;
         to.timed += s.timed;
+        if (m_variance.size() <= index) m_variance.resize(index + 1, 0.0);
+        m_variance[index] += s.variance;
         to.total_ns = core::saturating_add(to.total_ns, ns(s.sum_ticks));
         if (std::uint64_t const max_ns = ns(s.max_ticks); max_ns > to.max_ns) to.max_ns = max_ns;
         to.errors += s.errors;
@@ -208,6 +216,25 @@ private:
             m_runs.push_back({static_cast<std::uint32_t>(found_before), static_cast<std::uint32_t>(m_found.size() - found_before),
                               m_first_run[index]});
             m_first_run[index] = static_cast<std::uint32_t>(m_runs.size() - 1);
+        }
+    }
+
+    // The entries that are open on a thread: the way from where it stands to the root. What is known of the age of one holds
+    // for all above it.
+    void read_open(core::thread_record const& r) {
+        core::node* at = core::load_relaxed(r.current);
+        if (at == nullptr) at = core::load_relaxed(r.paused_at);
+        std::uint64_t const now = m_process.clock.now(m_process.source);
+        std::uint64_t age = r.tree.mode() == core::timing::adaptive ? core::ticked_at_least(r, now) : 0;
+        for (; at != nullptr && at->ordinal < m_node_of.size(); at = at->parent) {
+            core::site_kind const kind = at->entry->kind;
+            if (kind == core::site_kind::process || kind == core::site_kind::background) return;
+            if (std::uint64_t const since = core::load_relaxed(at->open_since); since != 0)
+                if (std::uint64_t const known = core::elapsed_ticks(since, now); known > age) age = known;
+            if (m_node_of[at->ordinal] == none || at->target != nullptr) continue;
+            profile_node& n = m_profile.nodes[m_node_of[at->ordinal]];
+            ++n.open;
+            if (ns(age) > n.open_ns) n.open_ns = ns(age);
         }
     }
 
@@ -259,6 +286,8 @@ private:
 
     // The process and the background are not timed: they are the sums of what is below them.
     void finish_totals() {
+        for (std::size_t i = 0; i < m_variance.size(); ++i)
+            if (m_variance[i] > 0) m_profile.nodes[i].total_error_ns = ns(static_cast<std::uint64_t>(__builtin_sqrt(m_variance[i]) + 0.5));
         for (std::size_t i = m_profile.nodes.size(); i-- > 1;) {
             profile_node const& n = m_profile.nodes[i];
             profile_node& parent = m_profile.nodes[n.parent];
@@ -324,8 +353,9 @@ private:
     std::vector<std::uint32_t> m_site_of;      // by entry id
     std::vector<std::uint32_t> m_memory_of;    // by entry id
     std::vector<std::uint32_t> m_node_of;      // of the tree being read, by ordinal
-    std::vector<bool> m_is_alias_or_memory;    // likewise
+    std::vector<bool> m_is_memory;             // likewise
     std::vector<std::uint32_t> m_first_run;    // by profile node
+    std::vector<double> m_variance;            // of the totals, in ticks squared, by profile node
     std::vector<bucket_run> m_runs;
     std::vector<core::histogram_bucket> m_found;
     std::vector<core::histogram_bucket> m_merged;

@@ -1,4 +1,4 @@
-// thaw floor 6 agent: invocations: opening, suspending, resuming and closing them.
+// thaw floor 8 agent: invocations: opening, suspending, resuming and closing them.
 //
 //   THAW_HANDLER("checkout");                                              // from here to the end of the block
 //   THAW_HANDLER("checkout", thaw::invocation{.request_id = id});          // with what the host says of it
@@ -45,25 +45,44 @@ namespace detail {
 
 inline core::invocation_state* take_invocation(core::process_root& p, core::thread_record& r) noexcept {
     if (core::invocation_state* const spare = r.spare) return r.spare = nullptr, spare;
+    for (std::uint64_t top = core::load_acquire(p.free_invocations); (top & UINT32_MAX) != 0;) {
+        auto* const s = static_cast<core::invocation_state*>(p.memory.at(static_cast<std::uint32_t>(top)));
+        std::uint64_t const rest = ((top >> 32) + 1) << 32 | core::load_relaxed(s->next_free);
+        if (core::compare_exchange(p.free_invocations, top, rest)) return s;
+    }
     return static_cast<core::invocation_state*>(p.memory.allocate((sizeof(core::invocation_state) + 63) & ~std::size_t{63}));
+}
+
+// States that are done: one is kept at hand, the others are any thread's. The tag keeps a pop from taking a stale `next_free`.
+inline void give_back_invocation(core::process_root& p, core::thread_record& r, core::invocation_state& state) noexcept {
+    if (r.spare == nullptr) {
+        r.spare = &state;
+        return;
+    }
+    std::uint64_t top = core::load_acquire(p.free_invocations);
+    do core::store_relaxed(state.next_free, static_cast<std::uint32_t>(top));
+    while (!core::compare_exchange(p.free_invocations, top, ((top >> 32) + 1) << 32 | p.memory.offset_of(&state)));
 }
 
 // Makes the thread work for the invocation; from now on its node is where the thread stands.
 inline void attach_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
     r.gaps = state.gaps;
     r.invocation = &state;
+    r.open_wait = nullptr;
     core::store_relaxed(r.current, &n);
     core::signal_fence();
     if (r.process->measure_cpu) state.cpu_started_ns = core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
     state.allocated_started = r.allocated_bytes;
 }
 
-inline void detach_invocation(core::thread_record& r, core::invocation_state& state, core::node* before) noexcept {
+inline void detach_invocation(core::thread_record& r, core::invocation_state& state, core::node* before,
+                              core::node* wait_before) noexcept {
     if (r.process->measure_cpu) state.cpu_ns += core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - state.cpu_started_ns;
     core::own_add(state.allocated_bytes, r.allocated_bytes - state.allocated_started);
     core::signal_fence();
     r.invocation = nullptr;
-    r.open_wait = nullptr;
+    r.guard = nullptr;
+    r.open_wait = wait_before;
     core::store_relaxed(r.current, before);
 }
 
@@ -72,6 +91,9 @@ inline void detach_invocation(core::thread_record& r, core::invocation_state& st
 // exemplar right now keeps it from being replaced.
 THAW_DETAIL_NOINLINE inline void keep_exemplar(core::thread_record& r, core::invocation_state const& state,
                                                std::uint64_t wall_ticks) noexcept {
+    if (r.exemplar == nullptr) [[unlikely]]
+        core::store_release(r.exemplar, static_cast<core::exemplar_record*>(r.process->memory.allocate(  // pairs with collect
+                                            (sizeof(core::exemplar_record) + 63) & ~std::size_t{63})));
     core::exemplar_record* const e = r.exemplar;
     if (e == nullptr) return;
     std::uint64_t const sequence = core::load_relaxed(r.process->report_sequence);
@@ -79,11 +101,12 @@ THAW_DETAIL_NOINLINE inline void keep_exemplar(core::thread_record& r, core::inv
     bool const slowest = (core::load_relaxed(e->sequence) != sequence || wall_ticks > e->wall_ticks) &&
                          core::compare_exchange(e->in_use, unused, 1u);  // pairs with the release of the collector
     std::uint32_t i = 0;
-    core::node const* n = &r.tree.root;
+    core::node const* n = r.tree.first_made();
     for (; n != nullptr && i < core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++i) {
         core::exemplar_record::figures& base = e->baseline[i];
-        if (slowest) e->parts[i] = {n->count - base.count, n->sum_ticks - base.sum_ticks};
-        base = {n->count, n->sum_ticks};
+        std::uint64_t const total = n->total_ticks();
+        if (slowest) e->parts[i] = {n->count - base.count, core::elapsed_ticks(base.sum_ticks, total)};
+        base = {n->count, total};
     }
     if (!slowest) return;
     core::store_relaxed(e->sequence, sequence);
@@ -100,9 +123,6 @@ inline core::invocation_state* open_invocation(core::thread_record& r, core::sit
     core::process_root& p = *r.process;
     core::invocation_state* const state = take_invocation(p, r);
     if (state == nullptr) return nullptr;
-    if (r.exemplar == nullptr) [[unlikely]]
-        core::store_release(r.exemplar, static_cast<core::exemplar_record*>(p.memory.allocate(  // pairs with collect
-                                            (sizeof(core::exemplar_record) + 63) & ~std::size_t{63})));
     state->handler = &p.entry_of(s);
     state->deadline_unix_ns = what.deadline_unix_ns;
     state->wait_ticks = state->allocated_bytes = state->cpu_ns = 0;
@@ -119,9 +139,9 @@ inline core::invocation_state* open_invocation(core::thread_record& r, core::sit
 
 // The node of an invocation's handler in this thread's tree.
 inline core::node& handler_node(core::thread_record& r, core::site_entry& entry) noexcept {
-    core::node& root = r.tree.root;
-    if (root.cached->entry != &entry) root.cached = r.tree.child(&root, entry);
-    return *root.cached;
+    core::node* n = r.handler;
+    if (n == nullptr || n->entry != &entry) r.handler = n = r.tree.child(&r.tree.root, entry);
+    return *n;
 }
 
 // Closes an invocation, which no thread works for any more, and reports if that is due.
@@ -129,7 +149,7 @@ inline void close_invocation(core::thread_record& r, core::invocation_state& sta
     core::process_root& p = *r.process;
     std::uint64_t const ticks = p.source.ticks();
     std::uint64_t const wall_ticks = core::elapsed_ticks(state.opened_at, ticks - state.gaps);
-    r.tree.record(n, wall_ticks, 1);
+    r.tree.record(n, wall_ticks);
     r.tree.settle();
     if (state.failed) core::own_add(n.errors, 1u);
     keep_exemplar(r, state, wall_ticks);
@@ -148,7 +168,7 @@ inline void close_invocation(core::thread_record& r, core::invocation_state& sta
             report(p, r, &state);
             errno = saved;
         }
-    r.spare = &state;
+    give_back_invocation(p, r, state);
 }
 
 }
@@ -156,7 +176,7 @@ inline void close_invocation(core::thread_record& r, core::invocation_state& sta
 // Marks the invocation that the calling thread works for as failed: for hosts where a failure is a return value and not an
 // exception. It then counts as an error, and a report is due when it closes.
 inline void fail() noexcept {
-    core::thread_record const& r = *core::this_thread.record;
+    core::thread_record const& r = core::own_thread();
     if (r.invocation != nullptr) r.invocation->failed = true;
 }
 
@@ -166,7 +186,10 @@ public:
     explicit handler_guard(core::site& s, invocation const& what = {}) noexcept {
         core::thread_record* const r = core::recording_thread();
         if (r == nullptr) return;
+        // A guard was here before, and a longjmp has left it; or it has ended on another thread.
+        if (r->invocation != nullptr && (r->guard == this || (core::load_relaxed(r->invocation->generation) & 1u) == 0)) abandon(*r);
         m_before = r->current;
+        m_wait_before = r->open_wait;
         m_exceptions = std::uncaught_exceptions();
         if (r->invocation != nullptr) {
             open_nested(*r, s);
@@ -176,8 +199,10 @@ public:
         if (m_state == nullptr) return;
         m_node = &detail::handler_node(*r, *m_state->handler);
         core::own_add(m_node->count, 1u);
+        m_node->weight = 1;
         core::store_relaxed(m_node->open_since, m_state->opened_at);
         detail::attach_invocation(*r, *m_state, *m_node);
+        r->guard = this;
     }
 
     ~handler_guard() {
@@ -188,20 +213,43 @@ public:
     handler_guard& operator=(handler_guard const&) = delete;
 
 private:
+    // Leaves an invocation that is over and was not booked.
+    THAW_DETAIL_COLD static void abandon(core::thread_record& r) noexcept {
+        core::invocation_state& state = *r.invocation;
+        while (r.current != nullptr && r.current->entry != state.handler) {
+            core::own_add(r.mismatched, 1u);
+            core::store_relaxed(r.current->open_since, 0u);
+            r.current = r.current->parent;
+        }
+        if (r.current != nullptr) core::store_relaxed(r.current->open_since, 0u);
+        core::own_add(r.mismatched, 1u);
+        detail::detach_invocation(r, state, r.outside(), nullptr);
+        if ((core::load_relaxed(state.generation) & 1u) != 0) {
+            r.process->clock.close(r.process->source.ticks());
+            core::store_relaxed(state.generation, state.generation + 1);
+        }
+        detail::give_back_invocation(*r.process, r, state);
+    }
+
     void open_nested(core::thread_record& r, core::site& s) noexcept {
-        core::node* const n = r.tree.child(r.current, r.process->entry_of(s));
+        core::node* const n = r.child(r.current, s);
         core::own_add(n->count, 1u);
         if (n->target != nullptr || n->open_since != 0) return;
         m_node = n;
-        core::open_node(r, *n, r.active_now(), 1);
+        std::uint64_t const now = r.active_now();
+        core::seen_at(r, now);
+        core::open_node(r, *n, now, 1);
     }
 
     THAW_DETAIL_NOINLINE void close() noexcept {
-        core::thread_record& r = *core::this_thread.record;
+        core::thread_record& r = core::own_thread();
         bool const failed = std::uncaught_exceptions() > m_exceptions;
         if (!core::stands_in(r, m_node)) {  // it ends on another thread: over, but nowhere to be booked
             core::own_add(r.mismatched, 1u);
-            if (m_state != nullptr && r.process != nullptr) r.process->clock.close(r.process->source.ticks());
+            if (m_state != nullptr && r.process != nullptr) {
+                core::store_relaxed(m_state->generation, m_state->generation + 1);
+                r.process->clock.close(r.process->source.ticks());
+            }
             return;
         }
         if (m_state == nullptr) {
@@ -210,7 +258,7 @@ private:
             return;
         }
         core::store_relaxed(m_node->open_since, 0u);
-        detail::detach_invocation(r, *m_state, m_before);
+        detail::detach_invocation(r, *m_state, m_before, m_wait_before);
         if (failed) m_state->failed = true;
         detail::close_invocation(r, *m_state, *m_node);
     }
@@ -218,6 +266,7 @@ private:
     core::invocation_state* m_state = nullptr;
     core::node* m_node = nullptr;
     core::node* m_before = nullptr;
+    core::node* m_wait_before = nullptr;
     int m_exceptions = 0;
 };
 
@@ -277,18 +326,19 @@ public:
         if (r == nullptr || h.m_state == nullptr || r->invocation != nullptr) return;
         m_state = h.m_state;
         m_before = r->current;
+        m_wait_before = r->open_wait;
         m_exceptions = std::uncaught_exceptions();
         m_node = &detail::handler_node(*r, *m_state->handler);
         detail::attach_invocation(*r, *m_state, *m_node);
     }
     ~resume_guard() {
         if (m_state == nullptr) return;
-        core::thread_record& r = *core::this_thread.record;
+        core::thread_record& r = core::own_thread();
         if (!core::stands_in(r, m_node)) {
             core::own_add(r.mismatched, 1u);
             return;
         }
-        detail::detach_invocation(r, *m_state, m_before);
+        detail::detach_invocation(r, *m_state, m_before, m_wait_before);
         if (std::uncaught_exceptions() > m_exceptions) m_state->failed = true;
     }
     resume_guard(resume_guard const&) = delete;
@@ -298,6 +348,7 @@ private:
     core::invocation_state* m_state = nullptr;
     core::node* m_node = nullptr;
     core::node* m_before = nullptr;
+    core::node* m_wait_before = nullptr;
     int m_exceptions = 0;
 };
 

@@ -19,7 +19,7 @@ using core::timing;
 }
 #else
 namespace thaw {
-enum class timing : std::uint8_t { none, all };
+enum class timing : std::uint8_t { none, all, adaptive };
 }
 #endif
 
@@ -36,9 +36,10 @@ struct options {
     // THAW_DISABLE=1: false. Nothing is reserved, recorded or reported; a marker costs a branch.
     bool enabled = true;
 
-    // THAW_TIMING = all | none. all: each entry of a scope is timed, about 25 ns. none: entries are counted only, about 2 ns;
-    // waits and invocations are timed all the same.
-    thaw::timing timing = thaw::timing::all;
+    // THAW_TIMING = adaptive | all | none. all: each entry of a scope is timed, about 25 ns. none: entries are counted only,
+    // about 2 ns. adaptive: scopes that take more than about 1 us are timed each time, of shorter ones one entry in 64, about 3
+    // ns, and their totals are estimates that come with their error. Waits and invocations are always timed.
+    thaw::timing timing = thaw::timing::adaptive;
 
     // THAW_CPU_TIME = 1 | 0. The CPU time of invocations, by two system calls of 0.4 us for each.
     bool cpu_time = true;
@@ -140,9 +141,11 @@ template <class Get, class Say>
     number("THAW_REPORT_BUDGET_MS", o.report_budget_ms, report_budget_limits);
     number("THAW_MEMORY_LIMIT_BYTES", o.memory_limit_bytes, memory_limits);
     if (char const* const t = get("THAW_TIMING")) {
-        if (std::string_view(t) == "all") o.timing = thaw::timing::all;
-        else if (std::string_view(t) == "none") o.timing = thaw::timing::none;
-        else refuse("THAW_TIMING", t, "all or none", o.timing == thaw::timing::all ? "all" : "none");
+        constexpr char const* names[] = {"none", "all", "adaptive"};  // in the order of the enumerators
+        unsigned i = 0;
+        while (i < 3 && std::string_view(t) != names[i]) ++i;
+        if (i < 3) o.timing = static_cast<thaw::timing>(i);
+        else refuse("THAW_TIMING", t, "adaptive, all or none", names[static_cast<unsigned>(o.timing)]);
     }
     return o;
 }

@@ -1,4 +1,4 @@
-// thaw floor 1 core: the arena, the one block of address space that all live data of a process comes from.
+// thaw floor 2 core: the arena, the one block of address space that all live data of a process comes from.
 //
 // It is reserved once, by mmap, and never returned; pages become resident when they are first written. Allocation is a
 // fetch-and-add: thread-safe, signal-safe, and no call into the host's allocator. Beyond its size it answers null, and the

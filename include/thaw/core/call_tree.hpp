@@ -1,12 +1,13 @@
-// thaw floor 3 core: the calling-context tree of one thread: a node is a site under a parent.
+// thaw floor 5 core: the calling-context tree of one thread: a node is a site under a parent.
 //
 // One thread writes a tree (its owner); any thread may read it at the same time (snapshot_node, first_created). Nothing here
 // calls the host's allocator; what cannot be allocated is counted at one overflow node. Only the parts that say so are
 // signal-safe.
 //
-// A child is found in three steps: the parent's cached child (the usual case, inline in probe/scope.hpp), the thread's hash
-// table of (parent, site), creation. Rejected, with figures for the 64th of 64 alternating children: a list of siblings,
-// 170 to 310 ns; a cache at the site, shared by the threads, 25 ns with two of them.
+// A child is found in the thread's child cache (the usual case, inline in probe/scope.hpp), then in its hash table of
+// (parent, site), and is made otherwise. Rejected, with figures for the 64th of 64 alternating children: a list of siblings,
+// 170 to 310 ns; a cache at the site, shared by the threads, 25 ns with two of them; one cached child at each node, 5 ns as
+// soon as two children alternate.
 //
 // Recursion folds. A site that is entered while it is open above leads to an alias, a small node that stands for the open
 // one: it counts the re-entry, is never timed, and whatever is entered from it becomes a child of the node it stands for.
@@ -24,6 +25,7 @@
 #include <thaw/core/atomics.hpp>
 #include <thaw/core/clock.hpp>
 #include <thaw/core/live_histogram.hpp>
+#include <thaw/core/node.hpp>
 #include <thaw/core/site.hpp>
 
 #include <cstddef>
@@ -31,50 +33,15 @@
 
 namespace thaw::core {
 
-// How entries of scopes are timed. Waits and handlers are always timed, by their own probes.
-enum class timing : std::uint8_t {
-    none,  // counted only
-    all,   // every entry
-};
-
-inline constexpr std::uint64_t never = UINT64_MAX;
-
-struct thread_record;
-
-// Two cache lines: the first holds what an entry and an exit touch, the second what a timed exit adds.
-struct alignas(64) node {
-    site_entry* entry = nullptr;
-    node* parent = nullptr;
-    node* cached = nullptr;        // the child entered last, at first the overflow node; never null; owner only
-    std::uint64_t count = 0;       // entries; of an allocator: allocations
-    std::uint64_t timed_at = 0;    // the entry from which on a scope takes its timed path: 0 always, `never` not at all
-    std::uint64_t open_since = 0;  // V at the timed entry that is open; 0: none is
-    node* target = nullptr;        // an alias: the open node it stands for; otherwise null
-    std::uint32_t weight = 0;      // of the open timed entry: how many entries it stands for
-    std::uint32_t ordinal = 0;     // position in the order of creation, from 0
-
-    std::uint64_t version = 0;     // odd while the four below change
-    std::uint64_t sum_ticks = 0;   // of an allocator: bytes
-    std::uint64_t max_ticks = 0;
-    std::uint64_t weighted = 0;    // entries that the sum stands for
-    std::uint64_t timed = 0;       // entries that were timed
-    live_histogram* histogram = nullptr;
-    node* created_next = nullptr;  // published with release by call_tree::append
-    std::uint64_t errors = 0;      // entries left by an exception
-
-    [[nodiscard]] node* resolved() noexcept { return target != nullptr ? target : this; }
-};
-static_assert(sizeof(node) == 128, "an entry touches one cache line, and a node is two");
-
 // The figures of a node that were true at one moment.
 struct node_snapshot {
     std::uint64_t count = 0;
     std::uint64_t sum_ticks = 0;
     std::uint64_t max_ticks = 0;
-    std::uint64_t weighted = 0;
     std::uint64_t timed = 0;
+    std::uint64_t weighted = 0;  // entries that the histogram stands for
     std::uint64_t errors = 0;
-    bool open = false;
+    double variance = 0;  // of sum_ticks
     bool torn = false;  // the versions never matched: the figures are near each other, not of one moment
 };
 
@@ -82,6 +49,7 @@ struct node_snapshot {
 struct held_duration {
     node* where;
     std::uint64_t ticks;
+    std::uint64_t suffix_ticks;
     std::uint32_t weight;
 };
 inline constexpr unsigned held_capacity = 64;
@@ -92,18 +60,21 @@ public:
     // which no node could be made, and `overflow_again`, an alias, those made from inside it.
     node root, background, overflow, overflow_again;
 
-    // Prepares an empty tree. The entries name the three nodes above.
+    // Prepares an empty tree. The entries name the first three nodes above.
     void start(arena& memory, tick_source const& source, timing mode, site_entry& process_entry, site_entry& background_entry,
                site_entry& overflow_entry) noexcept {
         m_memory = &memory;
         m_source = &source;
         m_mode = mode;
+        m_outlier = source.length.to_ticks(outlier_ns);
+        m_short_below = source.length.to_ticks(short_below_ns);
+        m_long_above = source.length.to_ticks(long_above_ns);
+        m_random ^= reinterpret_cast<std::uintptr_t>(this) ^ source.ticks();
         root.entry = &process_entry, root.timed_at = never;
         background.entry = &background_entry, background.timed_at = never, background.parent = &root;
-        overflow.entry = &overflow_entry, overflow.timed_at = mode == timing::all ? 0 : never, overflow.parent = &root;
+        overflow.entry = &overflow_entry, overflow.timed_at = mode == timing::none ? never : 0, overflow.parent = &root;
         overflow_again.entry = &overflow_entry, overflow_again.timed_at = never, overflow_again.parent = &overflow;
         overflow_again.target = &overflow;
-        root.cached = background.cached = overflow.cached = overflow_again.cached = &overflow;
         append(root), append(background), append(overflow), append(overflow_again);
     }
 
@@ -116,16 +87,31 @@ public:
     // An alias for an entry to a node that is open although `at` is not below it: both were entered from aliases of a common
     // ancestor. Unlike other aliases it may be entered when that node is not open, so its entries take the slow path.
     THAW_DETAIL_COLD node* alias_of(node* at, node* open_node) noexcept {
+        if (open_node == &overflow) return &overflow_again;
+        node* const known = find(at, *open_node->entry);
+        if (known != nullptr && known->target == open_node) return known;
         node* const alias = make_alias(at, *open_node->entry, open_node);
-        if (alias->target != nullptr && alias != &overflow_again) alias->timed_at = 0;
+        if (alias->target != nullptr) alias->timed_at = 0;
         return alias;
     }
 
-    // Books a duration of `ticks` that stands for `weight` entries. Owner only.
-    THAW_DETAIL_INLINE void record(node& n, std::uint64_t ticks, std::uint32_t weight) noexcept {
-        if (load_relaxed(m_held) != 0 || m_held_count != 0) [[unlikely]] return record_held(n, ticks, weight);
-        commit(n, ticks, weight);
+    // Books an entry of `ticks` that was timed because all are. Owner only.
+    THAW_DETAIL_INLINE void record(node& n, std::uint64_t ticks) noexcept {
+        if (load_relaxed(m_held) != 0 || m_held_count != 0) [[unlikely]] record_held({&n, ticks, 0, 1});
+        else commit(n, ticks);
     }
+
+    // Books an entry of a short node. Owner only. The last `suffix_ticks` of it were measured because the entry had been seen,
+    // the rest because it had been picked, with `weight` = 1 / probability; weight 0: not picked, and all of it is suffix.
+    THAW_DETAIL_INLINE void record(node& n, std::uint64_t ticks, std::uint32_t weight, std::uint64_t suffix_ticks) noexcept {
+        if (load_relaxed(m_held) != 0 || m_held_count != 0) [[unlikely]] record_held({&n, ticks, suffix_ticks, weight});
+        else commit_short(n, ticks, weight, suffix_ticks);
+    }
+
+    // Starts the sequence of random numbers; for tests.
+    void seed(std::uint64_t value) noexcept { m_random = value | 1; }
+
+    [[nodiscard]] timing mode() const noexcept { return m_mode; }
 
     // Books an allocation of `bytes` at an allocator's node. Owner only.
     THAW_DETAIL_INLINE void record_allocation(node& n, std::uint64_t bytes) noexcept {
@@ -148,6 +134,10 @@ public:
         return load_acquire(n.created_next);  // pairs with the release in append
     }
 
+    // The first node that is not one of the tree's own; null where there is none yet. Its ordinal is own_nodes.
+    [[nodiscard]] node const* first_made() const noexcept { return next_created(overflow_again); }
+    static constexpr std::uint32_t own_nodes = 4;
+
     [[nodiscard]] std::uint32_t node_count() const noexcept { return load_acquire(m_node_count); }
 
     // Asks the owner to put durations aside, until release_hold. One reader at a time (the agent's report lock).
@@ -164,16 +154,24 @@ public:
             std::uint64_t const before = load_acquire(n.version);  // pairs with the release that ends commit
             s.sum_ticks = load_acquire(n.sum_ticks);               // acquire: the version is read again after these
             s.max_ticks = load_acquire(n.max_ticks);
-            s.weighted = load_acquire(n.weighted);
             s.timed = load_acquire(n.timed);
-            std::uint64_t const allocations = load_acquire(n.count);
-            if (live_histogram const* const h = load_acquire(n.histogram)) h->for_each(*m_memory, f);
+            s.weighted = s.timed + load_acquire(n.more);
+            std::uint64_t const entries = load_acquire(n.count);
+            std::uint64_t const prediction = load_acquire(n.prediction);
+            if (duration_record const* const d = load_acquire(n.durations)) {  // pairs with make_durations
+                d->histogram.for_each(*m_memory, f);
+                s.variance = load_double(d->variance);
+                if (prediction != 0) s.sum_ticks += prediction * (entries - load_acquire(d->predicted_up_to));
+            }
             s.torn = (before & 1u) != 0 || before != load_relaxed(n.version);
+            if (s.torn && tries >= 50) ::sched_yield();  // an owner that lost its processor while it booked gets on
             if (!s.torn || tries == 1000) {
-                s.open = load_relaxed(n.open_since) != 0;
                 s.errors = load_relaxed(n.errors);
-                // Read last, so that timed <= count. An allocator's count changes with its sum.
-                s.count = n.entry->kind == site_kind::allocator ? allocations : load_acquire(n.count);
+                // A sum that is an estimate may come out below zero while there is little of it.
+                if (static_cast<std::int64_t>(s.sum_ticks) < 0 && s.variance > 0) s.sum_ticks = 0;
+                // Read last, so that timed <= count. What goes with the sum was read with it: an allocator's count, and the
+                // entries that were predicted.
+                s.count = n.entry->kind == site_kind::allocator || prediction != 0 ? entries : load_acquire(n.count);
                 return s;
             }
         }
@@ -205,10 +203,15 @@ private:
 
     THAW_DETAIL_COLD node* make_child(node* at, site_entry& entry) noexcept {
         if (at->resolved() == &overflow) return &overflow_again;
+        if (&entry == overflow.entry) return &overflow;  // a site for which there was no entry
         // A site can be open above only if it has a node in this tree at all.
         if (entry.kind != site_kind::allocator && seen(entry))
             for (node* up = at; up != nullptr; up = up->parent)
-                if (up->entry == &entry) return make_alias(at, entry, up->resolved());
+                if (up->entry == &entry) {
+                    if (up->target == nullptr) return make_alias(at, entry, up);
+                    insert(at, up);  // recursion goes round: this level stands where an earlier one stood
+                    return up;
+                }
         mark_seen(entry);
         node* const parent = at->resolved();
         if (parent != at)
@@ -218,7 +221,7 @@ private:
             }
         node* const made = make_node(parent, entry);
         if (made == nullptr) return &overflow;
-        made->timed_at = m_mode == timing::all && entry.kind == site_kind::scope ? 0 : never;
+        made->timed_at = m_mode != timing::none && entry.kind == site_kind::scope ? 0 : never;
         append(*made);
         insert(parent, made);
         if (parent != at) insert(at, made);
@@ -248,7 +251,7 @@ private:
         node* const n = m_chunk++;
         n->entry = &entry;
         n->parent = parent;
-        n->cached = &overflow;
+        n->salt = m_node_count * 0x9E3779B1u & ~15u;  // cache_slot wants a multiple of 16
         return n;
     }
 
@@ -264,10 +267,10 @@ private:
         std::size_t const size = m_slots == nullptr ? 0 : m_mask + 1;
         if ((m_keys + 2) * 4 <= size * 3) return true;
         std::size_t const grown = size == 0 ? 64 : size * 2;
-        auto* const slots = static_cast<key_slot*>(m_memory->allocate(grown * sizeof(key_slot)));
-        if (slots == nullptr) return false;
+        auto* const made = static_cast<key_slot*>(m_memory->allocate(grown * sizeof(key_slot)));
+        if (made == nullptr) return false;
         key_slot* const old = m_slots;
-        m_slots = slots, m_mask = grown - 1, m_keys = 0;
+        m_slots = made, m_mask = grown - 1, m_keys = 0;
         for (std::size_t i = 0; i < size; ++i)
             if (old[i].child != nullptr) place(old[i].at, old[i].child);
         return true;
@@ -291,38 +294,118 @@ private:
     bool seen(site_entry const& entry) const noexcept { return (m_seen[entry.id / 64 % seen_words] >> entry.id % 64 & 1) != 0; }
     void mark_seen(site_entry const& entry) noexcept { m_seen[entry.id / 64 % seen_words] |= 1ull << entry.id % 64; }
 
-    THAW_DETAIL_INLINE void commit(node& n, std::uint64_t ticks, std::uint32_t weight) noexcept {
+    // release: the odd version is visible before any of these; the one at the end pairs with the acquires in read
+    THAW_DETAIL_INLINE void commit(node& n, std::uint64_t ticks) noexcept {
         std::uint64_t const version = load_relaxed(n.version);
         store_relaxed(n.version, version + 1);
-        // release: the odd version is visible before any of these; the release at the end pairs with the acquires in read
-        std::uint64_t sum = 0;
-        if (__builtin_mul_overflow(ticks, std::uint64_t{weight}, &sum) || __builtin_add_overflow(n.sum_ticks, sum, &sum))
-            [[unlikely]] sum = UINT64_MAX;
-        store_release(n.sum_ticks, sum);
+        std::uint64_t const sum = n.sum_ticks + ticks;
+        store_release(n.sum_ticks, sum >= ticks ? sum : UINT64_MAX);
         if (ticks > n.max_ticks) store_release(n.max_ticks, ticks);
-        store_release(n.weighted, n.weighted + weight);
-        store_release(n.timed, n.timed + 1);
-        live_histogram* h = n.histogram;
-        if (h == nullptr) [[unlikely]] h = make_histogram(n);
-        if (h == nullptr || !h->add(*m_memory, m_source->to_ns(ticks), weight)) [[unlikely]] own_add(m_lost_durations, weight);
+        std::uint64_t const timed = n.timed + 1;
+        store_release(n.timed, timed);
+        duration_record* const d = n.durations;
+        if (d == nullptr || !d->histogram.add_existing(*m_memory, m_source->length.to_ns_within_500_years(ticks), 1)) [[unlikely]]
+            add_duration(n, ticks, 1);
+        if (m_mode == timing::adaptive) adapt(n, ticks, timed);
         store_release(n.version, version + 2);
     }
 
-    THAW_DETAIL_COLD live_histogram* make_histogram(node& n) noexcept {
-        auto* const h = static_cast<live_histogram*>(m_memory->allocate(sizeof(live_histogram)));
-        if (h != nullptr) store_release(n.histogram, h);  // pairs with the acquire in read
-        return h;
+    // The estimate of a short node; see the top of this file. Unsigned arithmetic: a negative error of a prediction wraps.
+    THAW_DETAIL_NOINLINE void commit_short(node& n, std::uint64_t ticks, std::uint32_t weight, std::uint64_t suffix_ticks) noexcept {
+        std::uint64_t const version = load_relaxed(n.version);
+        store_relaxed(n.version, version + 1);
+        duration_record& d = *n.durations;
+        std::uint64_t sum = n.sum_ticks + suffix_ticks + n.prediction * (n.count - d.predicted_up_to);
+        store_release(d.predicted_up_to, n.count);
+        if (weight > 1) {
+            std::uint64_t const error = ticks - suffix_ticks - n.prediction;
+            sum += weight * error;
+            double const e = static_cast<double>(static_cast<std::int64_t>(error));
+            store_double(d.variance, d.variance + static_cast<double>(weight) * (weight - 1.0) * e * e);
+        } else if (weight == 1) {
+            sum += ticks - suffix_ticks;  // it was entered before the node became short, and is not among the predicted
+        }
+        store_release(n.sum_ticks, sum);
+        if (ticks > n.max_ticks) store_release(n.max_ticks, ticks);
+        // An entry with a long suffix would have been noticed without being picked: it stands for itself.
+        std::uint32_t const entries = suffix_ticks >= m_outlier ? 1 : weight;
+        if (entries != 0) {
+            store_release(n.timed, n.timed + 1);
+            store_release(n.more, n.more + entries - 1);
+            if (!d.histogram.add_existing(*m_memory, m_source->to_ns(ticks), entries)) [[unlikely]] add_duration(n, ticks, entries);
+            adapt(n, ticks, n.timed);
+        }
+        store_release(n.version, version + 2);
     }
 
-    THAW_DETAIL_COLD void record_held(node& n, std::uint64_t ticks, std::uint32_t weight) noexcept {
+    // The histogram's slower way: a page is missing, or the histogram itself.
+    THAW_DETAIL_COLD void add_duration(node& n, std::uint64_t ticks, std::uint32_t entries) noexcept {
+        if (n.durations == nullptr) {
+            auto* const d = static_cast<duration_record*>(m_memory->allocate(sizeof(duration_record)));
+            if (d != nullptr) store_release(n.durations, d);  // pairs with the acquire in read
+        }
+        if (n.durations == nullptr || !n.durations->histogram.add(*m_memory, m_source->to_ns(ticks), entries))
+            own_add(m_lost_durations, entries);
+    }
+
+    // Decides, after a timed entry, whether the node is short, and which entry is timed next. The mean is that of all entries
+    // at first, then a moving one over about 16; one entry counts with 2^40 ticks at most.
+    THAW_DETAIL_INLINE void adapt(node& n, std::uint64_t ticks, std::uint64_t timed) noexcept {
+        duration_record* const d = n.durations;
+        if (d == nullptr) [[unlikely]] return;
+        auto const change = static_cast<std::int64_t>((ticks < 1ull << 40 ? ticks * 16 : 1ull << 44) - d->moving_mean);
+        if (timed < timed_first) [[unlikely]] {
+            d->moving_mean += static_cast<std::uint64_t>(change / static_cast<std::int64_t>(timed));
+            return;
+        }
+        d->moving_mean += static_cast<std::uint64_t>(change >> 4);
+        if (n.prediction != 0 || d->moving_mean < m_short_below * 16) adapt_short(n, *d);
+    }
+
+    // A node that is short or becomes so. The predictions up to here are in the sum from now on.
+    THAW_DETAIL_NOINLINE void adapt_short(node& n, duration_record& d) noexcept {
+        if (n.timed_at == never) return;  // a wait, a handler
+        store_release(n.sum_ticks, n.sum_ticks + n.prediction * (n.count - d.predicted_up_to));
+        store_release(d.predicted_up_to, n.count);
+        if (d.moving_mean > m_long_above * 16) {
+            store_release(n.prediction, 0u);
+            n.timed_at = 0;
+            return;
+        }
+        std::uint64_t const mean = d.moving_mean / 16;
+        store_release(n.prediction, mean == 0 ? 1 : mean);
+        if (n.timed_at <= n.count) n.timed_at = n.count + next_gap();
+    }
+
+    // How many entries on the next timed one is: geometric with mean 64, by inversion.
+    [[nodiscard]] std::uint64_t next_gap() noexcept {
+        m_random ^= m_random << 13, m_random ^= m_random >> 7, m_random ^= m_random << 17;  // xorshift64
+        double const u = (static_cast<double>(m_random >> 11) + 0.5) * 0x1p-53;
+        constexpr double log_of_not_timed = -0.015748356968139112;  // ln(1 - 1/64)
+        return 1 + static_cast<std::uint64_t>(__builtin_log(u) / log_of_not_timed);
+    }
+
+    static double load_double(double const& from) noexcept {
+        double value;
+        __atomic_load(&from, &value, __ATOMIC_ACQUIRE);
+        return value;
+    }
+    static void store_double(double& to, double value) noexcept { __atomic_store(&to, &value, __ATOMIC_RELEASE); }
+
+    THAW_DETAIL_COLD void record_held(held_duration const& h) noexcept {
         if (m_held_count == held_capacity || load_relaxed(m_held) == 0) settle_now();
-        if (load_relaxed(m_held) == 0) return commit(n, ticks, weight);
-        m_aside[m_held_count++] = {&n, ticks, weight};
+        if (load_relaxed(m_held) == 0) book(h);
+        else m_aside[m_held_count++] = h;
     }
 
     THAW_DETAIL_COLD void settle_now() noexcept {
-        for (unsigned i = 0; i < m_held_count; ++i) commit(*m_aside[i].where, m_aside[i].ticks, m_aside[i].weight);
+        for (unsigned i = 0; i < m_held_count; ++i) book(m_aside[i]);
         m_held_count = 0;
+    }
+
+    void book(held_duration const& h) noexcept {
+        if (h.where->prediction == 0 && h.weight == 1) commit(*h.where, h.ticks);
+        else if (h.where->durations != nullptr) commit_short(*h.where, h.ticks, h.weight, h.suffix_ticks);
     }
 
     static constexpr std::size_t chunk_nodes = 16;
@@ -340,6 +423,10 @@ private:
     node* m_last = nullptr;
     std::uint32_t m_node_count = 0;
     timing m_mode = timing::none;
+    std::uint64_t m_outlier = 0;
+    std::uint64_t m_short_below = 0;
+    std::uint64_t m_long_above = 0;
+    std::uint64_t m_random = 0x2545F4914F6CDD1D;
     std::uint64_t m_lost_durations = 0;
     std::uint64_t m_seen[seen_words] = {};  // which sites have a node here, by id modulo 4096: a filter, never wrong on "no"
     held_duration m_aside[held_capacity] = {};

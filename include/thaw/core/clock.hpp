@@ -1,4 +1,4 @@
-// thaw floor 1 core: the clock. Ticks of the CPU's counter, their length in nanoseconds, and the active clock, which stands
+// thaw floor 2 core: the clock. Ticks of the CPU's counter, their length in nanoseconds, and the active clock, which stands
 // still while no invocation is open, because then the process may be frozen.
 //
 // No duration is ever the difference of two counter readings on both sides of a freeze. Durations are differences of the
@@ -17,6 +17,7 @@
 
 #include <sched.h>
 #include <time.h>
+#include <unistd.h>
 
 namespace thaw::core {
 
@@ -66,6 +67,11 @@ struct tick_length {
         __extension__ using wide = unsigned __int128;
         wide const ns = static_cast<wide>(ticks) * multiplier >> 32;
         return ns > UINT64_MAX ? UINT64_MAX : static_cast<std::uint64_t>(ns);
+    }
+    // The same for durations that last less than 500 years; longer ones wrap.
+    [[nodiscard]] constexpr std::uint64_t to_ns_within_500_years(std::uint64_t ticks) const noexcept {
+        __extension__ using wide = unsigned __int128;
+        return static_cast<std::uint64_t>(static_cast<wide>(ticks) * multiplier >> 32);
     }
     [[nodiscard]] constexpr std::uint64_t to_ticks(std::uint64_t ns) const noexcept {
         __extension__ using wide = unsigned __int128;
@@ -120,19 +126,28 @@ struct tick_source {
         return tick_length{load_relaxed(length.multiplier)}.to_ns(ticks);
     }
 
-    // Chooses the counter where it is invariant, CLOCK_MONOTONIC where not, and measures the length of a tick without
-    // sleeping: 100 us of spinning on x86-64, an error of at most 50 ns / 100 us = 5e-4; on aarch64 the rate is read.
     void calibrate() noexcept {
+        calibrate([] {});
+    }
+
+    // Chooses the counter where it is invariant, CLOCK_MONOTONIC where not, and measures the length of a tick without
+    // sleeping: 100 us on x86-64, an error of at most 50 ns / 100 us = 5e-4; on aarch64 the rate is read. meanwhile() is called
+    // once, and the time it takes is used.
+    template <class F>
+    void calibrate(F&& meanwhile) noexcept {
         if (!counter_is_invariant()) {
             *this = {&read_monotonic_ns, {}};
+            meanwhile();
             return;
         }
 #if defined(__aarch64__)
         std::uint64_t hertz = 0;
         __asm__ volatile("mrs %0, cntfrq_el0" : "=r"(hertz));
         tick_length const measured = tick_length::from(hertz, 1'000'000'000);
+        meanwhile();
 #else
         clock_pair const first = clock_pair::take();
+        meanwhile();
         while (read_monotonic_ns() - first.ns < 100'000) {}
         clock_pair const last = clock_pair::take();
         tick_length const measured = tick_length::from(last.ticks - first.ticks, last.ns - first.ns);
@@ -154,7 +169,10 @@ public:
     };
 
     // Before any other thread can see the clock.
-    void start(std::uint64_t ticks) noexcept { m_state = {ticks - 1, ticks, 0, 0}; }
+    void start(std::uint64_t ticks) noexcept {
+        m_state = {ticks - 1, ticks, 0, 0};
+        m_pid = ::getpid();
+    }
 
     // Opens an invocation at the counter's reading `ticks`. Returns the gaps, which stay what they are until the last open
     // invocation closes: V = counter - gaps for whoever works inside it. A counter that is behind the last reading (the
@@ -202,10 +220,19 @@ public:
         return (s.open_count == 0 ? s.closed_at : ticks) - s.gaps;
     }
 
-    // V now, for any thread. The state is read first: a reading taken before a gap closed would fall into it.
+    // V now, for any thread. The counter is read together with the state: a reading before or after it would fall into a gap.
     [[nodiscard]] std::uint64_t now(tick_source const& source) const noexcept {
-        state const s = read();
-        return at(s, source.ticks());
+        state s;
+        std::uint64_t ticks = 0;
+        for (int tries = 0; tries < 1000; ++tries) {
+            std::uint64_t const before = load_acquire(m_version);  // pairs with the release in unlock()
+            s = {load_acquire(m_state.gaps), load_acquire(m_state.closed_at), load_acquire(m_state.open_count),
+                 load_acquire(m_state.opened)};
+            ticks = source.ticks();
+            signal_fence();
+            if ((before & 1u) == 0 && before == load_relaxed(m_version)) break;
+        }
+        return at(s, ticks);
     }
 
 private:
@@ -217,12 +244,16 @@ private:
             // acquire: pairs with the release in unlock() of the writer before
             if ((version & 1u) == 0 && compare_exchange(m_version, version, version + 1)) return version;
             if (tries % 64 == 0) ::sched_yield();
+            // In the child of a fork the holder may be a thread that was not copied.
+            if (tries % 1024 == 0 && (version & 1u) != 0 && ::getpid() != m_pid && compare_exchange(m_version, version, version + 2))
+                return version + 1;
             version = load_relaxed(m_version);
         }
     }
     void unlock(std::uint64_t version) noexcept { store_release(m_version, version + 2); }  // pairs with read() and lock()
 
     alignas(64) std::uint64_t m_version = 0;
+    pid_t m_pid = 0;
     state m_state;
 };
 

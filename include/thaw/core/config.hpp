@@ -75,9 +75,10 @@
 // A name no other macro use has; __COUNTER__ and not __LINE__, since two markers may share a line.
 #define THAW_DETAIL_UNIQUE(prefix) THAW_DETAIL_CONCAT(prefix, __COUNTER__)
 
-// Code off the hot path: out of line, so that a marker stays small.
-#define THAW_DETAIL_COLD [[gnu::noinline, gnu::cold]]
-#define THAW_DETAIL_NOINLINE [[gnu::noinline]]
+// Code off the hot path: out of line, so that a marker stays small. Hidden, so that a module calls its own copy, which knows
+// the module's thread-local pointer and slot, and not that of an executable that exports its symbols.
+#define THAW_DETAIL_COLD [[gnu::noinline, gnu::cold, gnu::visibility("hidden")]]
+#define THAW_DETAIL_NOINLINE [[gnu::noinline, gnu::visibility("hidden")]]
 #define THAW_DETAIL_INLINE [[gnu::always_inline]] inline
 
 // Types whose meaning depends on THAW_ENABLED live in an inline namespace named after it, so that translation units with

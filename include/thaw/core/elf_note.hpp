@@ -32,14 +32,14 @@ void parse_notes(unsigned char const* at, unsigned char const* end, std::size_t 
     while (static_cast<std::size_t>(end - at) >= 12) {
         std::uint32_t head[3];
         __builtin_memcpy(head, at, sizeof head);
-        at += 12;
         std::size_t const rest = static_cast<std::size_t>(end - at);
-        std::size_t const name_size = (std::size_t{head[0]} + align - 1) & ~(align - 1);
-        if (name_size > rest || head[1] > rest - name_size) return;
-        f(elf_note{reinterpret_cast<char const*>(at), head[0], head[2], at + name_size, head[1], first_module});
-        std::size_t const content_size = (std::size_t{head[1]} + align - 1) & ~(align - 1);
-        if (content_size > rest - name_size) return;
-        at += name_size + content_size;
+        // Head and name together are padded: with 8 bytes of alignment the content of a note "GNU" begins at 16, not at 20.
+        std::size_t const content_at = (12 + std::size_t{head[0]} + align - 1) & ~(align - 1);
+        if (content_at > rest || head[1] > rest - content_at) return;
+        f(elf_note{reinterpret_cast<char const*>(at + 12), head[0], head[2], at + content_at, head[1], first_module});
+        std::size_t const size = (content_at + head[1] + align - 1) & ~(align - 1);
+        if (size > rest) return;
+        at += size;
     }
 }
 

@@ -79,6 +79,7 @@ struct histogram_bucket {
     std::uint64_t const total = bucket_total(first, last);
     if (total == 0) return 0;
     double const wanted = q * static_cast<double>(total);
+    if (wanted >= static_cast<double>(total)) return max_ns;  // also where a saturated total rounds up to 2^64
     auto rank = static_cast<std::uint64_t>(wanted);
     if (static_cast<double>(rank) < wanted) ++rank;
     if (rank == 0) rank = 1;

@@ -1,4 +1,4 @@
-// thaw floor 4 core: one invocation of a handler, from its opening to its close: what is known of it and what it has used.
+// thaw floor 3 core: one invocation of a handler, from its opening to its close: what is known of it and what it has used.
 //
 // States live in the arena and are recycled, never unmapped, so that a context that is kept too long finds a later generation
 // and not a dangling pointer. The thread the invocation runs on writes; the sums that other threads may add to say so.
@@ -31,7 +31,7 @@ struct invocation_state {
     std::uint64_t allocated_started = 0; // the thread's allocated bytes then
     bool in_one_piece = true;            // it was never suspended
     bool failed = false;
-    invocation_state* next_free = nullptr;
+    std::uint32_t next_free = 0;         // arena offset
     char request_id[request_id_size] = {};      // zero-terminated, cut to fit
     char trace_parent[trace_parent_size] = {};  // likewise
 

@@ -1,4 +1,4 @@
-// thaw floor 2 core: the histogram that a tree node is recorded into: sparse, with pages of 32 buckets that are made when
+// thaw floor 3 core: the histogram that a tree node is recorded into: sparse, with pages of 32 buckets that are made when
 // they are first needed. One thread writes; whoever reads does so under the node's version (core/call_tree.hpp).
 //
 // Memory: 176 bytes when the first duration is recorded, 136 for each octave that occurs: a scope whose durations spread over
@@ -22,6 +22,19 @@ struct histogram_page {
 
 class live_histogram {
 public:
+    // The same as add, but false, with nothing counted, where a page would have to be made or a count would overflow.
+    THAW_DETAIL_INLINE bool add_existing(arena const& memory, std::uint64_t value_ns, std::uint32_t weight) noexcept {
+        unsigned const bucket = bucket_of(value_ns);
+        std::uint32_t const offset = load_relaxed(m_pages[bucket / histogram_page_size]);
+        if (offset == 0) [[unlikely]] return false;
+        auto& page = *static_cast<histogram_page*>(memory.at(offset));
+        std::uint32_t const count = load_relaxed(page.count[bucket % histogram_page_size]);
+        // A bucket that is not empty is marked as occupied already.
+        if (count == 0 || count > UINT32_MAX - weight) [[unlikely]] return false;
+        store_release(page.count[bucket % histogram_page_size], count + weight);
+        return true;
+    }
+
     // Counts `weight` values of `value_ns`. False where a page is needed and the arena is used up: nothing was counted.
     bool add(arena& memory, std::uint64_t value_ns, std::uint32_t weight) noexcept {
         unsigned const bucket = bucket_of(value_ns);
@@ -31,8 +44,8 @@ public:
         std::uint32_t sum = 0;
         if (__builtin_add_overflow(load_relaxed(page->count[i]), weight, &sum)) [[unlikely]] {
             histogram_page* const upper = spill_of(memory, *page);
-            if (upper == nullptr) sum = UINT32_MAX;  // the count stays at its limit
-            else store_release(upper->count[i], load_relaxed(upper->count[i]) + 1);
+            if (upper == nullptr) return false;
+            store_release(upper->count[i], load_relaxed(upper->count[i]) + 1);
         }
         store_release(page->count[i], sum);
         store_release(page->occupied, load_relaxed(page->occupied) | 1u << i);

@@ -1,4 +1,4 @@
-// thaw floor 4 core: what a process has once: the arena, the clock, the registered sites, the thread records, and the way by
+// thaw floor 6 core: what a process has once: the arena, the clock, the registered sites, the thread records, and the way by
 // which several copies of these headers in one process find the same one.
 //
 // An executable and its shared objects may each carry the headers; whether their inline variables are one object or several
@@ -18,6 +18,7 @@
 #include <thaw/core/clock.hpp>
 #include <thaw/core/elf_note.hpp>
 #include <thaw/core/site.hpp>
+#include <thaw/core/tick_word.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -32,6 +33,7 @@ struct invocation_state;
 inline constexpr std::uint32_t allocator_slot_count = 512;   // allocator sites per process; further ones share slot 1
 inline constexpr std::uint32_t dynamic_name_count = 1024;    // distinct names of THAW_SCOPE_DYNAMIC
 inline constexpr std::uint32_t dynamic_slot_count = 4096;
+inline constexpr std::size_t dynamic_name_size = 4096;       // bytes of such a name that count
 inline constexpr std::uint32_t builtin_entries = 4;
 
 // What was lost, by reason. Several threads write, rarely.
@@ -50,6 +52,8 @@ struct process_root {
     pthread_key_t key = 0;  // its destructor hands a thread's record over when the thread ends
     tick_source source;
     active_clock clock;
+    std::uint64_t no_tick = 0;                             // what stands for the tick word where there is none
+    std::uint64_t const volatile* tick_word = &no_tick;    // set by thaw::start where short scopes are not all timed
     arena memory;
 
     site_entry* entries = nullptr;   // the one registered last; the others by `next`
@@ -65,7 +69,7 @@ struct process_root {
     site other_waits{"[other names]", "", "", 0, site_kind::wait};
 
     thread_record* records = nullptr;          // the one made last; the others by `next`; never removed
-    invocation_state* free_invocations = nullptr;
+    std::uint64_t free_invocations = 0;        // a stack: the first one's arena offset, and a tag in the upper half
     loss_counts lost;
 
     // A report is due when the counter has reached this; 0: at once.
@@ -103,6 +107,9 @@ struct process_root {
     // others. The name is copied. Lock-free: two threads that bring a new name at once agree on one site.
     THAW_DETAIL_COLD site& dynamic_site(char const* name, std::size_t size, site_kind kind, char const* function, char const* file,
                                         std::uint32_t line) noexcept {
+        if (size > dynamic_name_size) size = dynamic_name_size;
+        for (std::size_t i = 0; i < size; ++i)
+            if (name[i] == '\0') size = i;  // as it will be read
         std::uint64_t h = 0xCBF29CE484222325u ^ static_cast<std::uint64_t>(kind);
         for (std::size_t i = 0; i < size; ++i) h = (h ^ static_cast<unsigned char>(name[i])) * 0x100000001B3u;
         site* made = nullptr;
@@ -171,7 +178,7 @@ private:
 // What a module knows of the process.
 struct module_slot {
     process_root* process = nullptr;  // null: thaw has not been started, or this module has not looked for it yet
-    std::uint32_t looked = 0;         // 1: it has looked, and will be told by thaw::start; 2: thaw is disabled for good
+    std::uint32_t idle = 0;           // not 0: there is nothing to look for. 1: until thaw::start says so; 2: thaw is disabled
     std::uint32_t use_counter = THAW_HAS_COUNTER;
 };
 
@@ -211,13 +218,13 @@ void for_each_module(F f) noexcept {
 
 // The process's root, or null while thaw has not been started. The first call of a module looks for the others.
 THAW_DETAIL_COLD inline process_root* find_process() noexcept {
-    if (load_acquire(this_module.looked) == 0) {
+    if (load_acquire(this_module.process) == nullptr && load_relaxed(this_module.idle) == 0) {
         auto take = [](module_slot& other) {
             // acquire: pairs with the release by which thaw::start published a complete root
             if (process_root* const p = load_acquire(other.process)) store_release(this_module.process, p);
         };
         for_each_module(take);
-        store_release(this_module.looked, 1u);
+        if (load_relaxed(this_module.process) == nullptr) store_relaxed(this_module.idle, 1u);
     }
     return load_acquire(this_module.process);
 }

@@ -1,4 +1,4 @@
-// thaw floor 1 core: the site, a static descriptor of one marked place in the code, and the entry it is registered under.
+// thaw floor 2 core: the site, a static descriptor of one marked place in the code, and the entry it is registered under.
 //
 // A site is a constant-initialised static that a marker's macro makes: no guard variable, no code before main. Its entry is
 // made on the first hit after thaw::start, in thaw's own memory and with copies of the strings, so that trees and reports

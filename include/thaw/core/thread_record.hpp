@@ -1,4 +1,4 @@
-// thaw floor 5 core: what a thread has: its call tree, where it stands in it, and what it works for.
+// thaw floor 7 core: what a thread has: its call tree, where it stands in it, and what it works for.
 //
 // A marker finds its thread's record through one thread-local pointer, constant-initialised and of the initial-exec model:
 // reading it is one instruction and never allocates. A thread without a record points at `detached_thread`, where `current`
@@ -61,21 +61,45 @@ struct exemplar_record {
     std::uint64_t ended_unix_ns = 0;
     bool truncated = false;         // the tree has more nodes than parts
     invocation_state summary;       // a copy of its state
-    figures parts[part_count];      // by the nodes' ordinals
+    figures parts[part_count];      // by the nodes' order of creation, from call_tree::first_made on
     figures baseline[part_count];   // the tree when the last invocation ended; owner only
 };
 
+// A child that was found before: `child` is where an entry from `at` leads.
+struct cached_child {
+    node* at = nullptr;
+    node* child = nullptr;
+};
+inline constexpr std::size_t child_cache_size = 512;
+
+// The longest that the kernel may let pass between two ticks while a thread runs: HZ is at least 100.
+inline constexpr std::uint64_t longest_tick_ns = 10'000'000;
+
+// A word that no thread has ever seen.
+[[gnu::visibility("hidden")]] inline constexpr std::uint64_t always = UINT64_MAX;
+
 struct alignas(64) thread_record {
     node* current = nullptr;                // where the thread stands; null: it does not record now
+    // Where a marker looks whether there is anything special to do: the tick word, or, while the thread does not record, a word
+    // that always differs from what was seen.
+    std::uint64_t const volatile* tick_word = &always;
+    std::uint64_t tick_seen = 0;            // the tick word when the thread last looked and it had changed
+    std::uint64_t seen = 0;                 // V then
     process_root* process = nullptr;
     invocation_state* invocation = nullptr; // what it works for; null: for none
     std::uint64_t gaps = 0;                 // of the active clock, while it works for an invocation
-    allocator_slot* slots = nullptr;        // allocator_slot_count of them; null until the first counted allocation
+    allocator_slot* allocator_slots = nullptr;  // allocator_slot_count of them; null until the first counted allocation
     node* open_wait = nullptr;              // the outermost wait that is open
+    void const* guard = nullptr;            // of the invocation it works for, where that has one
     std::uint64_t allocated_bytes = 0;      // by counting allocators on this thread
     std::uint64_t mismatched = 0;           // scopes that ended out of order or elsewhere
+    node* entered_from = nullptr;           // where the thread stood before its last entry that took the slow path
+    node* paused_at = nullptr;              // where the thread stood when it stopped recording for a while
+    std::uint64_t longest_tick = 0;         // longest_tick_ns in ticks
     call_tree tree;
+    cached_child children[child_cache_size];
 
+    node* handler = nullptr;                // of the last invocation
     invocation_sums sums;
     exemplar_record* exemplar = nullptr;    // made for threads that run handlers
     invocation_state* spare = nullptr;      // for the next invocation on this thread
@@ -89,6 +113,49 @@ struct alignas(64) thread_record {
         return process->clock.now(process->source);
     }
 
+    // The place of a child in the cache. The site's address spreads the children of one node, the node's salt the nodes. Sites
+    // are aligned to 8 and places take 16, so that twice the address is a number of bytes to a place, and no shift is needed.
+    THAW_DETAIL_INLINE cached_child& cache_slot(node const* at, site const& s) noexcept {
+        static_assert(alignof(site) == 8 && sizeof(cached_child) == 16);
+        std::uintptr_t const bytes = (at->salt + 2 * reinterpret_cast<std::uintptr_t>(&s)) & (child_cache_size - 1) * sizeof(cached_child);
+        return *reinterpret_cast<cached_child*>(reinterpret_cast<unsigned char*>(children) + bytes);
+    }
+
+    // The child that an entry of `s` leads to, by way of the cache.
+    THAW_DETAIL_NOINLINE node* find_child(node* at, site& s) noexcept {
+        node* const n = tree.child(at, process->entry_of(s));
+        cache_slot(at, s) = {at, n};
+        return n;
+    }
+    THAW_DETAIL_INLINE node* child(node* at, site& s) noexcept {
+        cached_child const& slot = cache_slot(at, s);
+        // relaxed: nothing is read through the site's entry. A site at the address of one whose module is gone has another.
+        site_entry const* const entry = load_relaxed(s.entry);
+        if (slot.at != at) [[unlikely]] return find_child(at, s);
+        node* const n = slot.child;
+        if (n->entry != entry) [[unlikely]] return find_child(at, s);
+        return n;
+    }
+
+    // The calling thread owns the record from now on, and records.
+    void begin() noexcept {
+        end_rounds = 0;
+        tick_word = process->tick_word;
+        tick_seen = *tick_word;
+        longest_tick = process->source.length.to_ticks(longest_tick_ns);
+        store_relaxed(seen, active_now());
+        store_relaxed(current, outside());
+    }
+
+    // The owner records no more.
+    void end() noexcept {
+        tree.settle();
+        store_relaxed(current, static_cast<node*>(nullptr));
+        tick_word = &always;
+        invocation = nullptr;
+        open_wait = nullptr;
+    }
+
     // Where markers go that are not below a handler.
     [[nodiscard]] node* outside() noexcept { return &tree.background; }
 };
@@ -100,20 +167,24 @@ struct thread_slot {
 
 [[gnu::visibility("hidden")]] inline constinit thread_record detached_thread{};
 
-[[gnu::visibility("hidden"), gnu::tls_model("initial-exec")]] inline constinit thread_local thread_slot this_thread{&detached_thread,
-                                                                                                               false};
+// Code that can only become part of an executable addresses it directly; other code through the module's offset table, which
+// is one instruction more. General-dynamic, the default of shared objects, is a call and may allocate.
+#if defined(__PIC__) && !defined(__PIE__)
+#define THAW_DETAIL_TLS_MODEL "initial-exec"
+#else
+#define THAW_DETAIL_TLS_MODEL "local-exec"
+#endif
+[[gnu::visibility("hidden"), gnu::tls_model(THAW_DETAIL_TLS_MODEL)]] inline constinit thread_local thread_slot this_thread{
+    &detached_thread, false};
 static_assert(sizeof(thread_slot) <= 64, "a dlopen'd module draws on a small reserve of static thread-local storage");
 
 // The key's destructor: hands the record over in the last round of destructors but one, because those of other keys, and of
 // thread_local objects, may still enter scopes and allocate; the last round belongs to sanitizers, which take the thread down
 // there.
-inline void thread_ended(void* value) noexcept {
+THAW_DETAIL_NOINLINE inline void thread_ended(void* value) noexcept {
     auto* const r = static_cast<thread_record*>(value);
     if (++r->end_rounds < PTHREAD_DESTRUCTOR_ITERATIONS - 1 && ::pthread_setspecific(r->process->key, r) == 0) return;
-    r->tree.settle();
-    r->current = nullptr;
-    r->invocation = nullptr;
-    r->open_wait = nullptr;
+    r->end();
     this_thread = {&detached_thread, true};
     store_release(r->in_use, 0u);  // pairs with the acquire in take_record
 }
@@ -149,10 +220,9 @@ THAW_DETAIL_COLD inline thread_record* attach_thread() noexcept {
             this_thread.ended = true;  // and is not asked again at every marker
             return nullptr;
         }
-        r->end_rounds = 0;
-        r->current = r->outside();
+        r->begin();
         if (::pthread_setspecific(p->key, r) != 0) {
-            r->current = nullptr;
+            r->end();
             store_release(r->in_use, 0u);
             return nullptr;
         }
@@ -161,14 +231,27 @@ THAW_DETAIL_COLD inline thread_record* attach_thread() noexcept {
     return r;
 }
 
+// Null where the thread is paused, or cannot be given a record.
+THAW_DETAIL_COLD inline thread_record* first_marker() noexcept {
+    if (this_thread.record != &detached_thread) return nullptr;
+    thread_record* const attached = attach_thread();
+    return attached != nullptr && attached->current != nullptr ? attached : nullptr;
+}
+
 // The calling thread's record where it may record now; null otherwise. Cheap while thaw has not been started.
 THAW_DETAIL_INLINE thread_record* recording_thread() noexcept {
     thread_record* const r = this_thread.record;
     if (r->current != nullptr) [[likely]] return r;
-    if (r != &detached_thread) return nullptr;  // paused
-    if (load_relaxed(this_module.process) == nullptr && load_relaxed(this_module.looked) != 0) return nullptr;
+    return load_relaxed(this_module.idle) != 0 ? nullptr : first_marker();
+}
+
+// The calling thread's record, also where this module has not met the thread yet: what is left or ended need not have been
+// begun by this module. The detached one where there is none.
+THAW_DETAIL_INLINE thread_record& own_thread() noexcept {
+    thread_record* const r = this_thread.record;
+    if (r != &detached_thread) [[likely]] return *r;
     thread_record* const attached = attach_thread();
-    return attached != nullptr && attached->current != nullptr ? attached : nullptr;
+    return attached != nullptr ? *attached : *r;
 }
 
 // ---- entering and leaving a node that is timed ----
@@ -176,6 +259,44 @@ THAW_DETAIL_INLINE thread_record* recording_thread() noexcept {
 // The ticks from `since` to `now`; 0 where the counters of two processors disagree by a hair.
 [[nodiscard]] constexpr std::uint64_t elapsed_ticks(std::uint64_t since, std::uint64_t now) noexcept {
     return static_cast<std::int64_t>(now - since) > 0 ? now - since : 0;
+}
+
+// Stamps the scopes that are open at `n` and above, and have no time yet, with `now`: they have lasted at least since then.
+// Where one has a stamp, all above it have.
+inline void stamp_open(node* n, std::uint64_t now) noexcept {
+    for (; n != nullptr; n = n->parent) {
+        if (n->target != nullptr) continue;
+        if (n->entry->kind != site_kind::scope) return;
+        if (n->open_since == 0) {
+            n->weight = 0;
+            store_relaxed(n->open_since, now);
+        } else if (n->weight > 1 && n->durations != nullptr && n->durations->stamp == 0) {
+            n->durations->stamp = now;
+        } else {
+            return;
+        }
+    }
+}
+
+// Before a timed event at `now`, which begins below where the thread stands.
+THAW_DETAIL_INLINE void seen_at(thread_record& r, std::uint64_t now) noexcept {
+    node* const at = r.current;
+    if ((at->open_since == 0 || at->weight > 1) && r.tree.mode() == timing::adaptive) [[unlikely]] stamp_open(at, now);
+}
+
+// A tick has passed since the thread last looked, and it is not inside an entry that is ending.
+THAW_DETAIL_NOINLINE inline void notice_tick(thread_record& r) noexcept {
+    std::uint64_t const now = r.active_now();
+    store_relaxed(r.tick_seen, *r.tick_word);
+    store_relaxed(r.seen, now);
+    stamp_open(r.current, now);
+}
+
+// How long an entry that is ending at `now` has lasted at least, if the tick word says that a tick has passed since it began:
+// it began after the thread last looked, and before the tick that came next.
+[[nodiscard]] inline std::uint64_t ticked_at_least(thread_record const& r, std::uint64_t now) noexcept {
+    if (*r.tick_word == load_relaxed(r.tick_seen)) return 0;
+    return elapsed_ticks(load_relaxed(r.seen) + r.longest_tick, now);
 }
 
 // Opens a node: the thread stands there from now on.
@@ -186,13 +307,13 @@ THAW_DETAIL_INLINE void open_node(thread_record& r, node& n, std::uint64_t now, 
     signal_fence();
 }
 
-// Closes a node that is open, goes back to where the thread stood before, and books the duration, which is returned in ticks.
+// Closes a node that is open and was timed from its beginning, goes back to where the thread stood before, and books the duration, which is returned in ticks.
 THAW_DETAIL_INLINE std::uint64_t close_node(thread_record& r, node& n, node* before, std::uint64_t now) noexcept {
     std::uint64_t const ticks = elapsed_ticks(n.open_since, now);
     signal_fence();
     store_relaxed(n.open_since, 0u);
     store_relaxed(r.current, before);
-    r.tree.record(n, ticks, n.weight);
+    r.tree.record(n, ticks);
     return ticks;
 }
 
@@ -205,6 +326,7 @@ THAW_DETAIL_COLD inline bool abandon_below(thread_record& r, node const* n) noex
     for (node* left = r.current; left != n; left = left->parent) {
         own_add(r.mismatched, 1u);
         store_relaxed(left->open_since, 0u);
+        if (left == r.open_wait) r.open_wait = nullptr;
     }
     store_relaxed(r.current, up);
     return true;
@@ -215,16 +337,36 @@ THAW_DETAIL_INLINE bool stands_in(thread_record& r, node const* n) noexcept {
     return r.current == n || (r.current != nullptr && abandon_below(r, n));
 }
 
+// The same where `n` is open and of this tree, but not on that way, because a recursion was folded.
+THAW_DETAIL_COLD inline bool abandon_to(thread_record& r, node const* n) noexcept {
+    auto const is_above = [n](node const* at) {
+        for (node const* up = n; up != nullptr; up = up->parent)
+            if (up == at) return true;
+        return false;
+    };
+    if (r.current == nullptr || n->open_since == 0 || !is_above(&r.tree.root)) return false;
+    for (node* left = r.current; !is_above(left); left = left->parent) {
+        own_add(r.mismatched, 1u);
+        store_relaxed(left->open_since, 0u);
+        if (left == r.open_wait) r.open_wait = nullptr;
+    }
+    return true;
+}
+
 // Keeps what the calling thread does out of the profile: thaw's own work, the reporter's included.
 class recording_pause {
 public:
-    explicit recording_pause(thread_record& r) noexcept : m_record(r), m_current(r.current) {
+    explicit recording_pause(thread_record& r) noexcept : m_record(r), m_current(r.current), m_tick_word(r.tick_word) {
+        store_relaxed(r.paused_at, m_current);
+        r.tick_word = &always;
         store_relaxed(r.current, static_cast<node*>(nullptr));
         signal_fence();
     }
     ~recording_pause() {
         signal_fence();
+        m_record.tick_word = m_tick_word;
         store_relaxed(m_record.current, m_current);
+        store_relaxed(m_record.paused_at, static_cast<node*>(nullptr));
     }
     recording_pause(recording_pause const&) = delete;
     recording_pause& operator=(recording_pause const&) = delete;
@@ -232,6 +374,7 @@ public:
 private:
     thread_record& m_record;
     node* m_current;
+    std::uint64_t const volatile* m_tick_word;
 };
 
 }

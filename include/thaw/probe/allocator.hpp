@@ -1,4 +1,4 @@
-// thaw floor 6 probe: counting allocators. An allocator that knows its site and counts exactly what its containers allocate
+// thaw floor 8 probe: counting allocators. An allocator that knows its site and counts exactly what its containers allocate
 // and free.
 //
 //   std::vector<line, thaw::allocator<line>> lines{THAW_ALLOCATOR("cart.lines")};
@@ -41,7 +41,7 @@ inline void move_early_counts(core::allocator_site& s, core::site_entry& to) noe
 
 // Counts on a thread that does not record.
 THAW_DETAIL_COLD inline void count_early(core::allocator_site& s, std::size_t bytes, bool is_free) noexcept {
-    if (core::load_relaxed(core::this_module.looked) == 2) return;
+    if (core::load_relaxed(core::this_module.idle) == 2) return;
     core::site_entry* const entry = core::load_acquire(s.entry);  // pairs with register_site
     core::early_counts& to = entry != nullptr ? entry->early : s.early;
     core::shared_add(is_free ? to.freed_bytes : to.allocated_bytes, bytes);
@@ -52,16 +52,16 @@ THAW_DETAIL_COLD inline void count_early(core::allocator_site& s, std::size_t by
 
 // The slot of a site on a thread that records; null where there is no memory for it.
 THAW_DETAIL_COLD inline core::allocator_slot* slot_of(core::thread_record& r, core::allocator_site& s) noexcept {
-    if (r.slots == nullptr) {
-        auto* const slots = static_cast<core::allocator_slot*>(
+    if (r.allocator_slots == nullptr) {
+        auto* const made = static_cast<core::allocator_slot*>(
             r.process->memory.allocate(core::allocator_slot_count * sizeof(core::allocator_slot)));
-        if (slots == nullptr) return nullptr;
-        core::store_release(r.slots, slots);  // pairs with the acquire in collect
+        if (made == nullptr) return nullptr;
+        core::store_release(r.allocator_slots, made);  // pairs with the acquire in collect
     }
     core::site_entry& entry = r.process->entry_of(s);
     move_early_counts(s, entry);
     core::store_relaxed(s.slot, entry.slot);
-    return &r.slots[entry.slot];
+    return &r.allocator_slots[entry.slot];
 }
 
 // A thread's first allocation at a site, and the first after it has moved in the tree.
@@ -79,8 +79,8 @@ THAW_DETAIL_NOINLINE inline void count_allocation_slowly(core::allocator_site& s
 
 THAW_DETAIL_INLINE void count_allocation(core::allocator_site& s, std::size_t bytes) noexcept {
     core::thread_record& r = *core::this_thread.record;
-    if (r.slots == nullptr || r.current == nullptr) [[unlikely]] return count_allocation_slowly(s, bytes);
-    core::allocator_slot const& slot = r.slots[s.slot];
+    if (r.allocator_slots == nullptr || r.current == nullptr) [[unlikely]] return count_allocation_slowly(s, bytes);
+    core::allocator_slot const& slot = r.allocator_slots[core::load_relaxed(s.slot)];
     if (slot.at != r.current) [[unlikely]] return count_allocation_slowly(s, bytes);
     core::own_add(r.allocated_bytes, bytes);
     r.tree.record_allocation(*slot.where, bytes);
@@ -96,8 +96,9 @@ THAW_DETAIL_NOINLINE inline void count_free_slowly(core::allocator_site& s, std:
 
 THAW_DETAIL_INLINE void count_free(core::allocator_site& s, std::size_t bytes) noexcept {
     core::thread_record& r = *core::this_thread.record;
-    if (r.slots == nullptr || s.slot == 0) [[unlikely]] return count_free_slowly(s, bytes);
-    core::allocator_slot& slot = r.slots[s.slot];
+    std::uint32_t const index = core::load_relaxed(s.slot);  // another thread may be registering the site
+    if (r.allocator_slots == nullptr || index == 0) [[unlikely]] return count_free_slowly(s, bytes);
+    core::allocator_slot& slot = r.allocator_slots[index];
     // release: a reader that sees this free (acquire, in collect) sees the allocation before it
     core::own_add_release(slot.freed_bytes, bytes);
     core::own_add_release(slot.frees, 1u);

@@ -1,4 +1,4 @@
-// thaw floor 6 probe: scopes. A scope counts the entries of a block and, depending on the timing mode, measures them.
+// thaw floor 8 probe: scopes. A scope counts the entries of a block and, depending on the timing mode, measures them.
 //
 //   THAW_SCOPE("price.rules");            // from here to the end of the block
 //   THAW_FUNCTION();                      // the same, named after the function
@@ -37,8 +37,8 @@ struct fixed_string {
 
 namespace detail {
 
-// The way of an entry that is timed, or may be. `n` is the node that was found; the one that is left must be given back.
-THAW_DETAIL_NOINLINE inline core::node* enter_timed(core::thread_record& r, core::node* at, core::node* n) noexcept {
+// An entry of a node that is timed, or may be. `n` is the node that was found; the one that is left must be given back.
+inline core::node* enter_timed(core::thread_record& r, core::node* at, core::node* n) noexcept {
     if (n->target != nullptr) {
         if (n->target->open_since != 0) return core::store_relaxed(r.current, n), n;
         n = n->target;  // what the alias stands for is not open: this entry opens it
@@ -46,16 +46,85 @@ THAW_DETAIL_NOINLINE inline core::node* enter_timed(core::thread_record& r, core
         core::node* const alias = r.tree.alias_of(at, n);
         return core::store_relaxed(r.current, alias), alias;
     }
-    core::open_node(r, *n, r.active_now(), 1);
+    std::uint32_t const weight = n->prediction == 0 ? 1 : core::short_weight;
+    if (weight != 1) n->durations->stamp = 0;
+    std::uint64_t const now = r.active_now();
+    core::seen_at(r, now);
+    core::open_node(r, *n, now, weight);
     return n;
 }
 
-// The way out of a scope that was timed, or is not where the thread stands.
-THAW_DETAIL_NOINLINE inline void leave_slowly(core::node* n, core::node* before) noexcept {
+// An entry in full: the first of a thread, the first after a tick, of a child that is not in the cache, or a timed one.
+// Returns where the scope stands, null where thaw does not record; where the thread stood before is left in the record.
+// Rejected: returning both in a struct of two registers, which g++ 12 moves through memory, 4 ns.
+THAW_DETAIL_NOINLINE inline core::node* enter_slowly(core::site& s) noexcept {
+    core::thread_record* const r = core::recording_thread();
+    if (r == nullptr) return nullptr;
+    if (*r->tick_word != r->tick_seen) [[unlikely]] core::notice_tick(*r);
+    core::node* const at = r->entered_from = r->current;
+    core::node* const n = r->child(at, s);
+    core::own_add(n->count, 1u);
+    if (n->count >= n->timed_at) [[likely]] {
+        core::node* const entered = enter_timed(*r, at, n);
+        if (entered != n && entered->target != nullptr) [[unlikely]] r->cache_slot(at, s) = {at, entered};
+        return entered;
+    }
+    core::store_relaxed(r->current, n);
+    return n;
+}
+
+// An entry of a node that is in the cache and not timed; otherwise enter_slowly.
+THAW_DETAIL_INLINE core::node* enter(core::site& s, core::node*& before) noexcept {
     core::thread_record& r = *core::this_thread.record;
-    if (!core::stands_in(r, n)) return core::own_add(r.mismatched, 1u);
-    if (n->open_since != 0) core::close_node(r, *n, before, r.active_now());
-    else core::store_relaxed(r.current, before);
+    core::node* const at = r.current;
+    before = at;
+    if (*r.tick_word == r.tick_seen) [[likely]] {
+        core::cached_child const& slot = r.cache_slot(at, s);
+        if (slot.at == at) [[likely]] {
+            core::node* const n = slot.child;
+            std::uint64_t const count = n->count + 1;
+            // relaxed: nothing is read through the site's entry
+            if (n->entry == core::load_relaxed(s.entry) && count < n->timed_at) [[likely]] {
+                core::store_relaxed(n->count, count);
+                core::store_relaxed(r.current, n);
+                core::signal_fence();
+                return n;
+            }
+        }
+    } else if (core::load_relaxed(core::this_module.idle) != 0) {
+        return nullptr;
+    }
+    core::node* const n = enter_slowly(s);
+    before = core::this_thread.record->entered_from;
+    return n;
+}
+
+// The way out of a scope that is short, or not where the thread stands.
+THAW_DETAIL_NOINLINE inline void leave_short(core::thread_record& r, core::node* n, core::node* before) noexcept {
+    if (!core::stands_in(r, n) && !core::abandon_to(r, n)) return core::own_add(r.mismatched, 1u);
+    std::uint64_t const now = r.active_now();
+    if (n->open_since != 0 && n->weight == 1) {
+        core::close_node(r, *n, before, now);
+        return;
+    }
+    // What the entry took after it was first seen is measured whether it was picked or not.
+    std::uint64_t const since = n->open_since;
+    std::uint32_t const weight = since == 0 ? 0 : n->weight;
+    std::uint64_t const stamp = weight == 0 ? since : n->durations->stamp;
+    std::uint64_t suffix = core::ticked_at_least(r, now);
+    if (std::uint64_t const stamped = stamp == 0 ? 0 : core::elapsed_ticks(stamp, now); stamped > suffix) suffix = stamped;
+    core::store_relaxed(n->open_since, 0u);
+    core::store_relaxed(r.current, before);
+    if (n->prediction != 0 && (weight != 0 || suffix != 0))
+        r.tree.record(*n, weight == 0 ? suffix : core::elapsed_ticks(since, now), weight, suffix);
+    if (*r.tick_word != r.tick_seen) core::notice_tick(r);
+}
+
+// The way out of a scope that has a time, or during which a tick has passed, or that is not where the thread stands.
+THAW_DETAIL_NOINLINE inline void leave_slowly(core::node* n, core::node* before) noexcept {
+    core::thread_record& r = core::own_thread();
+    if (r.current != n || n->open_since == 0 || n->weight != 1) [[unlikely]] return leave_short(r, n, before);
+    core::close_node(r, *n, before, r.active_now());
 }
 
 }
@@ -63,21 +132,15 @@ THAW_DETAIL_NOINLINE inline void leave_slowly(core::node* n, core::node* before)
 class [[nodiscard]] scope {
 public:
     // Effects: the thread stands in the node of `s` below where it stood. Post: nothing, where thaw does not record.
-    THAW_DETAIL_INLINE explicit scope(core::site& s) noexcept {
-        core::thread_record* r = core::this_thread.record;
-        if (r->current == nullptr) [[unlikely]] {
-            r = core::recording_thread();
-            if (r == nullptr) return;
-        }
-        enter(*r, s);
-    }
+    THAW_DETAIL_INLINE explicit scope(core::site& s) noexcept { m_node = detail::enter(s, m_before); }
 
     // Effects: the thread stands where it stood before; the duration is booked where the entry was timed.
     THAW_DETAIL_INLINE ~scope() {
         if (m_node == nullptr) return;
         core::signal_fence();
         core::thread_record& r = *core::this_thread.record;
-        if (r.current != m_node || m_node->open_since != 0) [[unlikely]] detail::leave_slowly(m_node, m_before);
+        if (r.current != m_node || m_node->open_since != 0 || *r.tick_word != r.tick_seen) [[unlikely]]
+            detail::leave_slowly(m_node, m_before);
         else core::store_relaxed(r.current, m_before);
     }
 
@@ -86,27 +149,6 @@ public:
 
 protected:
     scope() noexcept = default;
-
-    THAW_DETAIL_INLINE void enter(core::thread_record& r, core::site& s) noexcept {
-        core::node* const at = r.current;
-        core::node* n = at->cached;
-        if (n->entry != core::load_acquire(s.entry)) [[unlikely]] n = find_child(r, at, s);
-        std::uint64_t const count = n->count + 1;
-        core::store_relaxed(n->count, count);
-        m_before = at;
-        if (count >= n->timed_at) [[unlikely]] {
-            m_node = detail::enter_timed(r, at, n);
-        } else {
-            m_node = n;
-            core::store_relaxed(r.current, n);
-        }
-        core::signal_fence();
-    }
-
-private:
-    THAW_DETAIL_NOINLINE static core::node* find_child(core::thread_record& r, core::node* at, core::site& s) noexcept {
-        return at->cached = r.tree.child(at, r.process->entry_of(s));
-    }
 
     core::node* m_node = nullptr;
     core::node* m_before = nullptr;
@@ -130,9 +172,12 @@ public:
                            unsigned line = __builtin_LINE()) noexcept {
         core::thread_record* const r = core::recording_thread();
         if (r == nullptr) return;
+        core::process_root& p = *r->process;
         if constexpr (requires { name.data(), name.size(); })
-            enter(*r, r->process->dynamic_site(name.data(), name.size(), core::site_kind::scope, function, file, line));
-        else enter(*r, r->process->dynamic_site(name, __builtin_strlen(name), core::site_kind::scope, function, file, line));
+            m_node = detail::enter(p.dynamic_site(name.data(), name.size(), core::site_kind::scope, function, file, line), m_before);
+        else
+            m_node = detail::enter(
+                p.dynamic_site(name, __builtin_strlen(name), core::site_kind::scope, function, file, line), m_before);
     }
 };
 

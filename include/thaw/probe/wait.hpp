@@ -1,4 +1,4 @@
-// thaw floor 6 probe: waits. A wait guard measures every single blocking wait of the code it surrounds.
+// thaw floor 8 probe: waits. A wait guard measures every single blocking wait of the code it surrounds.
 //
 //   { THAW_WAIT("db.query"); db.query(event); }
 //   auto answer = thaw::wait("queue.pop", [&] { return queue.pop(); });
@@ -47,18 +47,19 @@ public:
 private:
     THAW_DETAIL_NOINLINE void begin(core::thread_record& r, core::site& s) noexcept {
         core::node* const at = r.current;
-        core::site_entry& entry = r.process->entry_of(s);
-        core::node* const n = at->cached->entry == &entry ? at->cached : at->cached = r.tree.child(at, entry);
+        core::node* const n = r.child(at, s);
         core::own_add(n->count, 1u);
         if (n->resolved() != n || n->open_since != 0) return;  // the overflow node, entered again: counted, not timed
         m_node = n;
         m_before = at;
         r.open_wait = n;
-        core::open_node(r, *n, r.active_now(), 1);
+        std::uint64_t const now = r.active_now();
+        core::seen_at(r, now);
+        core::open_node(r, *n, now, 1);
     }
 
     THAW_DETAIL_NOINLINE void end() noexcept {
-        core::thread_record& r = *core::this_thread.record;
+        core::thread_record& r = core::own_thread();
         std::uint64_t const now = r.current != nullptr ? r.active_now() : 0;
         if (r.open_wait != m_node || !core::stands_in(r, m_node)) return core::own_add(r.mismatched, 1u);
         r.open_wait = nullptr;

@@ -139,6 +139,7 @@ void keep_if_equal(Number& mine, Number other) noexcept {
 inline void add_node(profile_node& sum, profile_node const& n) noexcept {
     add_to(sum.calls, n.calls);
     add_to(sum.open, n.open);
+    raise_to(sum.open_ns, n.open_ns);
     add_to(sum.timed, n.timed);
     add_to(sum.total_ns, n.total_ns);
     sum.total_error_ns = error_of_sum(sum.total_error_ns, n.total_error_ns);

@@ -51,7 +51,8 @@ struct profile_node {
     std::uint32_t site = 0;           // index into profile::sites
     std::uint32_t parent = no_index;  // index into profile::nodes, less than this node's own; no_index for the root
     std::uint64_t calls = 0;          // entries, recursive ones and those still open included
-    std::uint64_t open = 0;           // threads that stand inside this node right now and whose entry is not in the sums yet
+    std::uint64_t open = 0;           // threads that stand inside this node right now, whose entry is not in the sums yet
+    std::uint64_t open_ns = 0;        // how long the longest of these has lasted, at least
     std::uint64_t timed = 0;          // entries that were measured with the clock
     std::uint64_t total_ns = 0;       // inclusive time of the completed entries, the outermost ones of a recursion
     std::uint64_t total_error_ns = 0; // standard error of total_ns; 0 where every entry was timed

@@ -47,6 +47,9 @@ public:
 
     [[nodiscard]] explicit operator bool() const noexcept { return m_object != nullptr; }
 
+    // Where its code is: the module that made it must stay loaded.
+    [[nodiscard]] void const* code() const noexcept { return reinterpret_cast<void const*>(m_call); }
+
     // Requires a reporter. Throws what it throws.
     void operator()(profile const& p, report_deadline const& deadline) { m_call(m_object, p, deadline); }
 
