@@ -36,7 +36,7 @@ public:
             thaw::core::own_add(n->count, entries);
             double const begin_ns = 1000.0 * __builtin_exp2(unit_random());
             for (unsigned e = 0; e < entries; ++e)
-                m_record->tree.record(*n, ticks(begin_ns * __builtin_exp2(octaves * unit_random())), 1);
+                m_record->tree.record(*n, ticks(begin_ns * __builtin_exp2(octaves * unit_random())));
             made.push_back(n);
             depth.push_back(depth[parent] + 1);
             m_depth_sum += depth.back();

@@ -146,12 +146,20 @@ constexpr bench::entry entries[] = {
     {"all", "BM_scope_all/4", alternating<4>},
     {"all", "BM_scope_all/64", alternating<64>},
     {"all", "BM_scope_work_all", work_in_scope},
+
+    {"adaptive", "BM_scope_adaptive/1", alternating<1>},
+    {"adaptive", "BM_scope_adaptive/4", alternating<4>},
+    {"adaptive", "BM_scope_adaptive/64", alternating<64>},
+    {"adaptive", "BM_scope_adaptive_depth/4", four_deep},
+    {"adaptive", "BM_scope_adaptive_call", call},
+    {"adaptive", "BM_scope_work_adaptive", work_in_scope},
 };
 
 // disabled: thaw is not started.
 void begin(char const* mode) {
     if (std::strcmp(mode, "none") == 0) bench::start({.timing = thaw::timing::none});
     if (std::strcmp(mode, "all") == 0) bench::start({.timing = thaw::timing::all});
+    if (std::strcmp(mode, "adaptive") == 0) bench::start({.timing = thaw::timing::adaptive});
 }
 
 }

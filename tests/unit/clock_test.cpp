@@ -336,5 +336,49 @@ BOOST_AUTO_TEST_CASE(opens_and_closes_of_many_threads_are_all_counted) {
     BOOST_TEST(wrong.load() == 0u); // the gaps hold while an invocation is open
 }
 
+BOOST_AUTO_TEST_CASE(a_counter_that_keeps_time_is_left_alone) {
+    core::tick_source source;
+    source.calibrate();
+    if (source.read != nullptr) return; // no invariant counter: there is nothing to watch
+    core::counter_watch watch;
+    watch.start(source.ticks());
+    std::uint64_t const multiplier = source.length.multiplier;
+    for (int i = 0; i < 1000; ++i) watch.look(source, source.ticks());
+    BOOST_TEST(watch.jumps == 0u);
+    BOOST_TEST(source.length.multiplier == multiplier);
+}
+
+BOOST_AUTO_TEST_CASE(a_counter_that_has_jumped_is_measured_again) {
+    core::tick_source source;
+    source.calibrate();
+    if (source.read != nullptr) return;
+    std::uint64_t const right = source.length.multiplier;
+    for (std::int64_t const jump_s : {-3600, 3600}) {
+        core::counter_watch watch;
+        watch.start(source.ticks());
+        watch.ticks -= static_cast<std::uint64_t>(jump_s) * source.length.to_ticks(1'000'000'000);
+        source.length.multiplier = right * 2; // of the machine the snapshot was made on
+        watch.look(source, source.ticks());
+        BOOST_TEST(watch.jumps == 1u);
+        BOOST_TEST(static_cast<double>(source.length.multiplier) == static_cast<double>(right), boost::test_tools::tolerance(0.05));
+        watch.look(source, source.ticks());
+        BOOST_TEST(watch.jumps == 1u);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(opening_tells_the_gap_and_a_counter_that_went_back_makes_it_huge) {
+    core::active_clock clock;
+    clock.start(1000);
+    std::uint64_t gap = 0;
+    clock.open(1500, nullptr, &gap);
+    BOOST_TEST(gap == 500u);
+    clock.open(1600, nullptr, &gap);
+    BOOST_TEST(gap == 0u);
+    clock.close(1700);
+    clock.close(1800);
+    clock.open(900, nullptr, &gap);
+    BOOST_TEST(gap > UINT64_MAX / 2);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 }

@@ -313,6 +313,8 @@ inline void keep_module_loaded(void const* address) noexcept {
         if (auto const* const word = core::find_tick_word()) p->tick_word = word;
     });
     p->clock.start(p->source.ticks());
+    p->watch.start(p->source.ticks());
+    p->long_gap_ticks = p->source.length.to_ticks(1'000'000'000);
     return p;
 }
 

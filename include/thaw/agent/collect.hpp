@@ -338,6 +338,7 @@ private:
         }
         w.cold = w.invocations == 0 ? 0 : 1;
         w.cpu_measured = m_process.measure_cpu;
+        w.counter_jumps = core::load_relaxed(m_process.watch.jumps);
         core::active_clock::state const clock = m_process.clock.read();
         w.open = clock.open_count;
         w.active_ns = ns(core::active_clock::at(clock, m_process.source.ticks()) - 1);

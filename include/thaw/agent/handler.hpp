@@ -132,8 +132,16 @@ inline core::invocation_state* open_invocation(core::thread_record& r, core::sit
     core::invocation_state::assign(state->trace_parent, what.trace_parent.data(), what.trace_parent.size());
     core::store_relaxed(state->generation, state->generation + 1);
     std::uint64_t const ticks = p.source.ticks();
-    state->gaps = p.clock.open(ticks, &state->number);
+    std::uint64_t gap = 0;
+    state->gaps = p.clock.open(ticks, &state->number, &gap);
     state->opened_at = ticks - state->gaps;
+    if (gap > p.long_gap_ticks) [[unlikely]] {
+        std::uint32_t idle = 0;
+        if (core::compare_exchange(p.watching, idle, 1u)) {  // pairs with the release below
+            p.watch.look(p.source, p.source.ticks());
+            core::store_release(p.watching, 0u);
+        }
+    }
     return state;
 }
 

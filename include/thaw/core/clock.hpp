@@ -157,6 +157,39 @@ struct tick_source {
     }
 };
 
+// Notices that the counter has jumped, or runs at another rate than it did: a snapshot of the machine was restored, here or
+// elsewhere. Compares the counter with CLOCK_REALTIME since the last look, for that purpose only; no duration comes of it. Where
+// the two disagree by more than 5 % and 50 ms, the length of a tick is measured again. A clock that the host has set meanwhile
+// costs a measurement of 100 us and does no other harm. Thread-compatible: one look at a time.
+struct counter_watch {
+    std::uint64_t ticks = 0;        // at the last look
+    std::uint64_t realtime_ns = 0;  // likewise
+    std::uint64_t jumps = 0;
+
+    void start(std::uint64_t now_ticks) noexcept { ticks = now_ticks, realtime_ns = read_realtime_ns(); }
+
+    // Whether `elapsed_ticks` ticks can be what passed in `elapsed_ns` of real time.
+    [[nodiscard]] static constexpr bool agree(tick_length length, std::uint64_t elapsed_ticks, std::uint64_t elapsed_ns) noexcept {
+        std::uint64_t const by_counter = length.to_ns(elapsed_ticks);
+        std::uint64_t const off = by_counter > elapsed_ns ? by_counter - elapsed_ns : elapsed_ns - by_counter;
+        return off <= elapsed_ns / 20 + 50'000'000u;
+    }
+
+    THAW_DETAIL_COLD void look(tick_source& source, std::uint64_t now_ticks) noexcept {
+        std::uint64_t const realtime = read_realtime_ns();
+        if (source.read == nullptr && !agree(source.length, now_ticks - ticks, realtime - realtime_ns)) {
+            tick_source again;
+            again.calibrate();
+            if (again.read == nullptr) store_relaxed(source.length.multiplier, again.length.multiplier);
+            own_add(jumps, 1u);
+        }
+        ticks = now_ticks;
+        realtime_ns = realtime;
+    }
+};
+static_assert(counter_watch::agree({1ull << 32}, 1'000'000'000, 1'040'000'000));
+static_assert(!counter_watch::agree({1ull << 32}, 1'000'000'000, 1'200'000'000));
+
 // The active clock. Its unit is the tick. It starts at 1, so that 0 can mean "no time".
 class active_clock {
 public:
@@ -177,8 +210,11 @@ public:
     // Opens an invocation at the counter's reading `ticks`. Returns the gaps, which stay what they are until the last open
     // invocation closes: V = counter - gaps for whoever works inside it. A counter that is behind the last reading (the
     // snapshot of a virtual machine was restored) shortens the gap below zero, and V goes on from where it stood.
-    std::uint64_t open(std::uint64_t ticks, std::uint64_t* number = nullptr) noexcept {
+    // `number` is set to the invocation's, `gap` to the ticks since the last one closed, 0 where others are open; a counter that
+    // went back makes it huge.
+    std::uint64_t open(std::uint64_t ticks, std::uint64_t* number = nullptr, std::uint64_t* gap = nullptr) noexcept {
         std::uint64_t const version = lock();
+        if (gap != nullptr) *gap = m_state.open_count == 0 ? ticks - m_state.closed_at : 0;
         if (m_state.open_count == 0) {
             store_release(m_state.gaps, m_state.gaps + (ticks - m_state.closed_at));
             store_release(m_state.closed_at, ticks);

@@ -52,6 +52,9 @@ struct process_root {
     pthread_key_t key = 0;  // its destructor hands a thread's record over when the thread ends
     tick_source source;
     active_clock clock;
+    counter_watch watch;
+    std::uint32_t watching = 0;                            // 1: a thread is looking
+    std::uint64_t long_gap_ticks = UINT64_MAX;             // a gap after which it is worth a look: 1 s; set by thaw::start
     std::uint64_t no_tick = 0;                             // what stands for the tick word where there is none
     std::uint64_t const volatile* tick_word = &no_tick;    // set by thaw::start where short scopes are not all timed
     arena memory;

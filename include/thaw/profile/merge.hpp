@@ -298,7 +298,8 @@ private:
     detail::raise_to(r.window.ended_unix_ns, w.ended_unix_ns);
     for (auto const member :
          {&profile_window::invocations, &profile_window::cold, &profile_window::errors, &profile_window::open,
-          &profile_window::active_ns, &profile_window::wall_ns, &profile_window::cpu_ns, &profile_window::wait_ns})
+          &profile_window::active_ns, &profile_window::wall_ns, &profile_window::cpu_ns, &profile_window::wait_ns,
+          &profile_window::counter_jumps})
         detail::add_to(r.window.*member, w.*member);
     r.window.cpu_measured = a.window.cpu_measured && w.cpu_measured;
     if (!r.window.cpu_measured) r.window.cpu_ns = 0;
