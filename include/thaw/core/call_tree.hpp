@@ -17,7 +17,8 @@
 // entries than entries. Sum, maximum, weight and histogram change together behind the node's version, which is odd while they
 // do; a reader tries again until it has read one version. A node that is hit every 30 ns would never hold still for that, so
 // the reader first asks the owner to hold back (`held`): the owner then puts up to 64 durations aside and books them when the
-// reader is done. Should they not suffice, it books and the reader tries again.
+// reader is done. Should they not suffice, it books and the reader tries again; after 100 ms it takes what it finds and counts
+// the node as torn.
 #ifndef THAW_CORE_CALL_TREE_HPP
 #define THAW_CORE_CALL_TREE_HPP
 
@@ -30,6 +31,9 @@
 
 #include <cstddef>
 #include <cstdint>
+
+#include <sched.h>
+#include <time.h>
 
 namespace thaw::core {
 
@@ -164,8 +168,8 @@ public:
                 if (prediction != 0) s.sum_ticks += prediction * (entries - load_acquire(d->predicted_up_to));
             }
             s.torn = (before & 1u) != 0 || before != load_relaxed(n.version);
-            if (s.torn && tries >= 50) ::sched_yield();  // an owner that lost its processor while it booked gets on
-            if (!s.torn || tries == 1000) {
+            if (s.torn && tries >= 50) let_owner_go_on(tries);
+            if (!s.torn || tries == most_tries) {
                 s.errors = load_relaxed(n.errors);
                 // A sum that is an estimate may come out below zero while there is little of it.
                 if (static_cast<std::int64_t>(s.sum_ticks) < 0 && s.variance > 0) s.sum_ticks = 0;
@@ -180,6 +184,14 @@ public:
     [[nodiscard]] std::uint64_t lost_durations() const noexcept { return load_relaxed(m_lost_durations); }
 
 private:
+    // An owner that lost its processor while it booked is waited for, 100 ms at most.
+    static constexpr int most_tries = 1200;
+    THAW_DETAIL_COLD static void let_owner_go_on(int tries) noexcept {
+        timespec const half_a_millisecond{0, 500'000};
+        if (tries < 1000) ::sched_yield();
+        else ::nanosleep(&half_a_millisecond, nullptr);
+    }
+
     struct key_slot {
         node* at;     // where the owner stood
         node* child;  // what it found there

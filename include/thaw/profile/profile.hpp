@@ -102,8 +102,8 @@ struct profile_window {
     std::uint64_t wall_ns = 0;          // sum over the invocations, which may overlap
     std::uint64_t cpu_ns = 0;           // CPU time of the invocations' threads; 0 where it was not measured
     std::uint64_t wait_ns = 0;          // time the invocations spent in waits
-    std::uint64_t counter_jumps = 0;    // how often the CPU's counter had jumped: a snapshot of the machine was restored
     bool cpu_measured = false;
+    std::uint64_t counter_jumps = 0;    // how often the CPU's counter had jumped: a snapshot of the machine was restored
 };
 
 // One invocation in detail: the slowest since the last report.
