@@ -28,6 +28,11 @@ static_assert(static_cast<int>(core::site_kind::wait) == static_cast<int>(site_k
 class collector {
 public:
     explicit collector(core::process_root& p) : m_process(p) {}
+    ~collector() {  // also where memory ran out on the way
+        if (m_exemplar != nullptr) core::store_release(m_exemplar->in_use, 0u);  // pairs with keep_exemplar
+    }
+    collector(collector const&) = delete;
+    collector& operator=(collector const&) = delete;
 
     // Everything but identity and the agent's own cost.
     [[nodiscard]] profile collect() {
@@ -165,15 +170,19 @@ private:
             if (same != end) same->calls += e.parts[i].count, same->total_ns += ns(e.parts[i].sum_ticks);
             else x.parts.push_back({m_node_of[ordinal], e.parts[i].count, ns(e.parts[i].sum_ticks)});
         }
-        core::store_release(m_exemplar->in_use, 0u);
     }
 
     void read_tree(core::thread_record& r) {
         m_node_of.clear();
         m_is_memory.clear();
-        r.tree.hold();
-        for (core::node const* n = &r.tree.root; n != nullptr; n = core::call_tree::next_created(*n)) read_node(r.tree, *n);
-        r.tree.release_hold();
+        {
+            struct held {
+                core::call_tree& tree;
+                explicit held(core::call_tree& t) noexcept : tree(t) { tree.hold(); }
+                ~held() { tree.release_hold(); }
+            } const guard(r.tree);
+            for (core::node const* n = &r.tree.root; n != nullptr; n = core::call_tree::next_created(*n)) read_node(r.tree, *n);
+        }
         m_profile.losses.overflow_durations += r.tree.lost_durations();
         m_profile.losses.mismatched_scopes += core::load_relaxed(r.mismatched);
         read_open(r);

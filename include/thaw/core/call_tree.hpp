@@ -18,7 +18,8 @@
 // do; a reader tries again until it has read one version. A node that is hit every 30 ns would never hold still for that, so
 // the reader first asks the owner to hold back (`held`): the owner then puts up to 64 durations aside and books them when the
 // reader is done. Should they not suffice, it books and the reader tries again; after 100 ms it takes what it finds and counts
-// the node as torn.
+// the node as torn. What was put aside is booked at the owner's next timed event: should it block in the microseconds of a
+// collect and for ever, up to 64 durations stay unbooked, although their entries are counted.
 #ifndef THAW_CORE_CALL_TREE_HPP
 #define THAW_CORE_CALL_TREE_HPP
 
