@@ -79,7 +79,7 @@ struct alignas(64) node {
     duration_record* durations = nullptr;
     node* created_next = nullptr;  // published with release by call_tree::append
     std::uint32_t ordinal = 0;     // position in the order of creation, from 0
-    std::uint32_t errors = 0;      // entries left by an exception
+    std::uint32_t errors = 0;      // of a handler: entries left by an exception or marked as failed
 
     // The total of the completed entries as far as it is known, modulo 2^64; owner only.
     [[nodiscard]] std::uint64_t total_ticks() const noexcept {

@@ -7,7 +7,7 @@
 //
 //   void my_reporter(thaw::profile const& p) {
 //       for (auto const& n : p.nodes)
-//           std::printf("%s %llu calls, p95 %llu ns\n", p.name_of(n).c_str(), n.calls, p.quantile_ns(n, 0.95));
+//           std::printf("%s %lu calls, p95 %lu ns\n", p.name_of(n).c_str(), n.calls, p.quantile_ns(n, 0.95));
 //   }
 //
 // Units are in the names. All durations are active time: the time during which the process was frozen between invocations is
@@ -57,7 +57,7 @@ struct profile_node {
     std::uint64_t total_ns = 0;       // inclusive time of the completed entries, the outermost ones of a recursion
     std::uint64_t total_error_ns = 0; // standard error of total_ns; 0 where every entry was timed
     std::uint64_t max_ns = 0;         // the longest timed entry
-    std::uint64_t errors = 0;         // entries that were left by an exception
+    std::uint64_t errors = 0;         // of a handler: entries left by an exception or marked as failed
     std::uint64_t allocations = 0;    // made directly in this node by counting allocators
     std::uint64_t allocated_bytes = 0;
     std::uint32_t first_bucket = 0;   // its durations: profile::buckets[first_bucket, first_bucket + bucket_count)
