@@ -234,7 +234,8 @@ private:
         core::node* at = core::load_relaxed(r.current);
         if (at == nullptr) at = core::load_relaxed(r.paused_at);
         std::uint64_t const now = m_process.clock.now(m_process.source);
-        std::uint64_t age = r.tree.mode() == core::timing::adaptive ? core::ticked_at_least(r, now) : 0;
+        std::uint64_t const longest_tick = m_process.source.length.to_ticks(core::longest_tick_ns);
+        std::uint64_t age = core::ticked_at_least(r, m_process.tick_word, longest_tick, now);
         for (; at != nullptr && at->ordinal < m_node_of.size(); at = at->parent) {
             core::site_kind const kind = at->entry->kind;
             if (kind == core::site_kind::process || kind == core::site_kind::background) return;

@@ -141,7 +141,7 @@ struct alignas(64) thread_record {
     void begin() noexcept {
         end_rounds = 0;
         tick_word = process->tick_word;
-        tick_seen = *tick_word;
+        store_relaxed(tick_seen, *tick_word);
         longest_tick = process->source.length.to_ticks(longest_tick_ns);
         store_relaxed(seen, active_now());
         store_relaxed(current, outside());
@@ -292,11 +292,12 @@ THAW_DETAIL_NOINLINE inline void notice_tick(thread_record& r) noexcept {
     stamp_open(r.current, now);
 }
 
-// How long an entry that is ending at `now` has lasted at least, if the tick word says that a tick has passed since it began:
-// it began after the thread last looked, and before the tick that came next.
-[[nodiscard]] inline std::uint64_t ticked_at_least(thread_record const& r, std::uint64_t now) noexcept {
-    if (*r.tick_word == load_relaxed(r.tick_seen)) return 0;
-    return elapsed_ticks(load_relaxed(r.seen) + r.longest_tick, now);
+// How long an entry that is open at `now` has lasted at least, if the tick word says that a tick has passed since it began: it
+// began after the thread last looked, and before the tick that came next. For any thread; `word` is the process's tick word.
+[[nodiscard]] inline std::uint64_t ticked_at_least(thread_record const& r, std::uint64_t const volatile* word, std::uint64_t longest_tick,
+                                                   std::uint64_t now) noexcept {
+    if (*word == load_relaxed(r.tick_seen)) return 0;
+    return elapsed_ticks(load_relaxed(r.seen) + longest_tick, now);
 }
 
 // Opens a node: the thread stands there from now on.

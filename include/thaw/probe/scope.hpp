@@ -111,7 +111,7 @@ THAW_DETAIL_NOINLINE inline void leave_short(core::thread_record& r, core::node*
     std::uint64_t const since = n->open_since;
     std::uint32_t const weight = since == 0 ? 0 : n->weight;
     std::uint64_t const stamp = weight == 0 ? since : n->durations->stamp;
-    std::uint64_t suffix = core::ticked_at_least(r, now);
+    std::uint64_t suffix = core::ticked_at_least(r, r.tick_word, r.longest_tick, now);
     if (std::uint64_t const stamped = stamp == 0 ? 0 : core::elapsed_ticks(stamp, now); stamped > suffix) suffix = stamped;
     core::store_relaxed(n->open_since, 0u);
     core::store_relaxed(r.current, before);
