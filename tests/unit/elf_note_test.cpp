@@ -130,12 +130,18 @@ BOOST_AUTO_TEST_CASE(hostile_sizes_end_the_walk) {
 
 BOOST_AUTO_TEST_CASE(random_bytes_are_never_read_beyond_their_end) {
     std::mt19937 random(1);
+    std::size_t found = 0;
     for (int round = 0; round < 20'000; ++round) {
         bytes b(random() % 64);
-        for (auto& c : b) c = static_cast<unsigned char>(random() % 5 == 0 ? random() : random() % 8);
-        static_cast<void>(parse(b, b.size(), random() % 2 == 0 ? 4 : 8));
+        // Mostly small numbers of 32 bits, so that sizes often fit.
+        for (std::size_t i = 0; i < b.size(); ++i)
+            b[i] = static_cast<unsigned char>(random() % 20 == 0 ? random() : i % 4 == 0 ? random() % 8 : 0);
+        for (note const& n : parse(b, b.size(), random() % 2 == 0 ? 4 : 8)) {
+            ++found;
+            BOOST_REQUIRE(n.content.size() <= b.size());
+        }
     }
-    BOOST_TEST(true);
+    BOOST_TEST(found > 0u);
 }
 
 BOOST_AUTO_TEST_CASE(a_note_is_told_by_its_whole_name_and_its_type) {
@@ -162,8 +168,7 @@ BOOST_AUTO_TEST_CASE(the_notes_of_this_program_come_first_and_are_whole) {
         for (std::uint32_t i = 0; i < n.content_size; ++i) sum += n.content[i];
         BOOST_TEST(sum <= 255u * n.content_size);
     });
-    BOOST_TEST_MESSAGE(of_this << " notes in the executable");
-    BOOST_TEST(true);
+    BOOST_TEST(of_this > 0u);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
