@@ -17,6 +17,7 @@
 
 #include <thaw/core/config.hpp>
 #include <thaw/core/histogram.hpp>
+#include <thaw/profile/cpu_profile.hpp>
 
 #include <cstdint>
 #include <string>
@@ -164,6 +165,7 @@ struct profile {
     std::vector<profile_node> nodes;  // nodes[0] is the process; a parent stands before its children
     std::vector<core::histogram_bucket> buckets;
     std::vector<memory_site> memory;
+    cpu_profile cpu;
     invocation_exemplar slowest;
     profile_losses losses;
     own_cost cost;
