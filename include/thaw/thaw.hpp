@@ -16,6 +16,7 @@
 
 #include <thaw/agent/agent.hpp>
 #include <thaw/probe.hpp>
+#include <thaw/probe/allocator.hpp>
 #include <thaw/profile/profile.hpp>
 #include <thaw/report/text.hpp>
 

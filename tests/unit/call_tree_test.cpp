@@ -651,7 +651,7 @@ BOOST_AUTO_TEST_CASE(count_and_bytes_of_an_allocator_are_of_one_version) {
     core::site bytes{"bytes", "", "", 0, core::site_kind::allocator};
     core::node* const n = p.tree().child(p.record().outside(), p->entry_of(bytes));
     std::uint64_t unequal = 0, reads = 0, torn = 0;
-    std::uint64_t const entries = while_another_thread([&](std::uint64_t) { p.tree().record_allocation(*n, 16); },
+    std::uint64_t const entries = while_another_thread([&](std::uint64_t) { core::record_allocation(*n, 16); },
                                                        [&] {
                                                            auto const s = p.read(*n).snapshot;
                                                            ++reads;

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <link.h>
+
 namespace core = thaw::core;
 
 namespace {
@@ -49,10 +51,12 @@ std::vector<note> parse(bytes const& b, std::size_t size, std::size_t align) {
     auto const copy = std::make_unique<unsigned char[]>(size);
     if (size != 0) std::memcpy(copy.get(), b.data(), size);
     std::vector<note> notes;
-    core::parse_notes(copy.get(), copy.get() + size, align, false, [&notes](core::elf_note const& n) {
+    auto const keep = [](void* to, core::elf_note const& n) {
         std::string const name(n.name, n.name_size);
-        notes.push_back({name.substr(0, name.find('\0')), n.type, bytes(n.content, n.content + n.content_size)});
-    });
+        static_cast<std::vector<note>*>(to)->push_back(
+            {name.substr(0, name.find('\0')), n.type, bytes(n.content, n.content + n.content_size)});
+    };
+    core::parse_notes(copy.get(), copy.get() + size, align, false, keep, &notes);
     return notes;
 }
 
@@ -147,28 +151,51 @@ BOOST_AUTO_TEST_CASE(random_bytes_are_never_read_beyond_their_end) {
 BOOST_AUTO_TEST_CASE(a_note_is_told_by_its_whole_name_and_its_type) {
     bytes b;
     append_note(b, "thaw", 1, {1, 2, 3, 4}, 4);
-    core::parse_notes(b.data(), b.data() + b.size(), 4, true, [](core::elf_note const& n) {
+    int seen = 0;
+    auto const check = [](void* count, core::elf_note const& n) {
+        ++*static_cast<int*>(count);
         BOOST_TEST(n.is("thaw", 1));
         BOOST_TEST(!n.is("thaw", 2));
         BOOST_TEST(!n.is("tha", 1));
         BOOST_TEST(!n.is("thaws", 1));
         BOOST_TEST(!n.is("", 1));
         BOOST_TEST(n.first_module);
-    });
+    };
+    core::parse_notes(b.data(), b.data() + b.size(), 4, true, check, &seen);
+    BOOST_TEST(seen == 1);
 }
 
 BOOST_AUTO_TEST_CASE(the_notes_of_this_program_come_first_and_are_whole) {
-    bool later = false;
-    unsigned of_this = 0;
-    core::for_each_elf_note([&](core::elf_note const& n) {
-        if (n.first_module) BOOST_TEST(!later);
-        else later = true;
-        of_this += n.first_module ? 1 : 0;
+    struct {
+        bool later = false;
+        unsigned of_this = 0;
+    } seen;
+    auto const look = [](void* context, core::elf_note const& n) {
+        auto& s = *static_cast<decltype(seen)*>(context);
+        if (n.first_module) BOOST_TEST(!s.later);
+        else s.later = true;
+        s.of_this += n.first_module ? 1 : 0;
         unsigned sum = 0;
         for (std::uint32_t i = 0; i < n.content_size; ++i) sum += n.content[i];
         BOOST_TEST(sum <= 255u * n.content_size);
-    });
-    BOOST_TEST(of_this > 0u);
+    };
+    core::for_each_elf_note(look, &seen);
+    BOOST_TEST(seen.of_this > 0u);
+}
+
+// What the header declares itself is what <link.h> declares.
+BOOST_AUTO_TEST_CASE(the_loaders_structures_are_laid_out_as_assumed) {
+    BOOST_TEST(offsetof(core::module_headers, bias) == offsetof(dl_phdr_info, dlpi_addr));
+    BOOST_TEST(offsetof(core::module_headers, path) == offsetof(dl_phdr_info, dlpi_name));
+    BOOST_TEST(offsetof(core::module_headers, headers) == offsetof(dl_phdr_info, dlpi_phdr));
+    BOOST_TEST(offsetof(core::module_headers, count) == offsetof(dl_phdr_info, dlpi_phnum));
+    BOOST_TEST(sizeof(core::module_headers::count) == sizeof(dl_phdr_info::dlpi_phnum));
+    BOOST_TEST(sizeof(core::program_header) == sizeof(ElfW(Phdr)));
+    BOOST_TEST(offsetof(core::program_header, type) == offsetof(ElfW(Phdr), p_type));
+    BOOST_TEST(offsetof(core::program_header, address) == offsetof(ElfW(Phdr), p_vaddr));
+    BOOST_TEST(offsetof(core::program_header, memory_size) == offsetof(ElfW(Phdr), p_memsz));
+    BOOST_TEST(offsetof(core::program_header, align) == offsetof(ElfW(Phdr), p_align));
+    BOOST_TEST(core::note_segment == PT_NOTE);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -42,11 +42,14 @@ public:
         m_record = core::take_record(*m_process);
         if (m_record == nullptr) throw std::runtime_error("no thread_record");
         core::this_thread.record = m_record;
+        core::this_module.marking = m_process->marking;
+        core::this_module.process = m_process;
         m_process->clock.open(hand_clock); // otherwise time stands still
         m_record->begin();
     }
     ~private_process() {
         core::this_thread.record = &core::detached_thread;
+        core::this_module.process = nullptr;
         ::pthread_key_delete(m_process->key);
         core::arena memory = m_process->memory;
         memory.release();

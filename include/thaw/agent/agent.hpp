@@ -27,6 +27,7 @@
 
 #if THAW_ENABLED
 #include <thaw/agent/collect.hpp>
+#include <thaw/core/marking.hpp>
 
 #include <cerrno>
 #include <cstdio>
@@ -96,9 +97,12 @@ inline void say(std::string const& message) noexcept {
 
 [[nodiscard]] inline std::string executable_build_id() {
     std::string id;
-    core::for_each_elf_note([&](core::elf_note const& note) {
-        if (note.first_module && id.empty() && note.is("GNU", 3)) id = hexadecimal(note.content, note.content_size);
-    });
+    core::for_each_elf_note(
+        [](void* to, core::elf_note const& note) {
+            auto& found = *static_cast<std::string*>(to);
+            if (note.first_module && found.empty() && note.is("GNU", 3)) found = hexadecimal(note.content, note.content_size);
+        },
+        &id);
     return id;
 }
 
@@ -304,6 +308,7 @@ inline void keep_module_loaded(void const* address) noexcept {
     if (place == nullptr) return memory.release(), nullptr;
     auto* const p = ::new (place) core::process_root;
     p->memory = memory;
+    p->marking = &core::marks::functions;
     p->pid = static_cast<std::uint32_t>(::getpid());
     p->mode = o.timing;
     p->measure_cpu = o.cpu_time;
@@ -316,6 +321,24 @@ inline void keep_module_loaded(void const* address) noexcept {
     p->watch.start(p->source.ticks());
     p->long_gap_ticks = p->source.length.to_ticks(1'000'000'000);
     return p;
+}
+
+// Shows the process's root to every module that is loaded. Returns whether all of them have the same configuration.
+inline bool publish(core::process_root& p) noexcept {
+    struct view {
+        core::process_root& process;
+        bool same;
+    } all{p, true};
+    core::for_each_module(
+        [](void* opaque, core::module_slot& m) {
+            auto& v = *static_cast<view*>(opaque);
+            core::store_relaxed(m.marking, v.process.marking);
+            core::store_release(m.process, &v.process);  // pairs with the acquires of core/rendezvous.hpp: the root is complete
+            core::store_relaxed(m.idle, 0u);
+            v.same = v.same && m.use_counter == THAW_HAS_COUNTER;
+        },
+        &all);
+    return all.same;
 }
 
 // Returns whether markers record now.
@@ -349,7 +372,7 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
         return true;
     }
     if (!o.enabled) {
-        core::for_each_module([](core::module_slot& m) { core::store_relaxed(m.idle, 2u); });
+        core::for_each_module([](void*, core::module_slot& m) { core::store_relaxed(m.idle, 2u); }, nullptr);
         return false;
     }
     if (p == nullptr) p = make_process(o);
@@ -364,7 +387,8 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
     } else {
         // Not always one module: a function of a header may be another's.
         for (void const* const address : {reinterpret_cast<void const*>(&core::thread_ended), reinterpret_cast<void const*>(&agent::on_due),
-                                          static_cast<void const*>(&core::this_module), reporter.code()})
+                                          static_cast<void const*>(&core::this_module), reinterpret_cast<void const*>(core::marks::functions.enter),
+                                          reporter.code()})
             keep_module_loaded(address);
         own_agent = new agent(*p, std::move(o), std::move(reporter));
         core::store_release(p->agent, static_cast<void*>(own_agent));
@@ -372,14 +396,7 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
     core::store_release(p->report, &agent::on_due);
     core::store_relaxed(p->next_report_ticks, 0u);
     core::store_relaxed(p->stopped, 0u);
-    std::uint32_t const counter = core::this_module.use_counter;
-    bool differs = false;
-    core::for_each_module([&](core::module_slot& m) {
-        core::store_release(m.process, p);  // pairs with the acquire in find_process: the root is complete
-        core::store_relaxed(m.idle, 0u);
-        differs |= m.use_counter != counter;
-    });
-    if (differs) say("thaw: modules of this process differ in THAW_USE_COUNTER; the one that called thaw::start holds");
+    if (!publish(*p)) say("thaw: modules of this process differ in THAW_USE_COUNTER; the one that called thaw::start holds");
     return true;
 }
 

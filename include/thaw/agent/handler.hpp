@@ -104,7 +104,7 @@ THAW_DETAIL_NOINLINE inline void keep_exemplar(core::thread_record& r, core::inv
     core::node const* n = r.tree.first_made();
     for (; n != nullptr && i < core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++i) {
         core::exemplar_record::figures& base = e->baseline[i];
-        std::uint64_t const total = n->total_ticks();
+        std::uint64_t const total = core::total_ticks(*n);
         if (slowest) e->parts[i] = {n->count - base.count, core::elapsed_ticks(base.sum_ticks, total)};
         base = {n->count, total};
     }
@@ -184,8 +184,8 @@ inline void close_invocation(core::thread_record& r, core::invocation_state& sta
 // Marks the invocation that the calling thread works for as failed: for hosts where a failure is a return value and not an
 // exception. It then counts as an error, and a report is due when it closes.
 inline void fail() noexcept {
-    core::thread_record const& r = core::own_thread();
-    if (r.invocation != nullptr) r.invocation->failed = true;
+    core::thread_record const* const r = core::own_thread();
+    if (r != nullptr && r->invocation != nullptr) r->invocation->failed = true;
 }
 
 // One invocation in a block. See the top of this file.
@@ -250,11 +250,13 @@ private:
     }
 
     THAW_DETAIL_NOINLINE void close() noexcept {
-        core::thread_record& r = core::own_thread();
+        core::thread_record* const own = core::own_thread();
+        if (own == nullptr) return;
+        core::thread_record& r = *own;
         bool const failed = std::uncaught_exceptions() > m_exceptions;
         if (!core::stands_in(r, m_node)) {  // it ends on another thread: over, but nowhere to be booked
             core::own_add(r.mismatched, 1u);
-            if (m_state != nullptr && r.process != nullptr) {
+            if (m_state != nullptr) {
                 core::store_relaxed(m_state->generation, m_state->generation + 1);
                 r.process->clock.close(r.process->source.ticks());
             }
@@ -341,7 +343,9 @@ public:
     }
     ~resume_guard() {
         if (m_state == nullptr) return;
-        core::thread_record& r = core::own_thread();
+        core::thread_record* const own = core::own_thread();
+        if (own == nullptr) return;
+        core::thread_record& r = *own;
         if (!core::stands_in(r, m_node)) {
             core::own_add(r.mismatched, 1u);
             return;
@@ -380,12 +384,12 @@ THAW_DETAIL_END
 // THAW_HANDLER(name) or THAW_HANDLER(name, invocation).
 #if THAW_ENABLED
 #define THAW_HANDLER(name, ...)                                                                                           \
-    [[maybe_unused]] ::thaw::handler_guard const THAW_DETAIL_UNIQUE(thaw_handler_) {                                      \
+    [[maybe_unused]] ::thaw::handler_guard THAW_DETAIL_UNIQUE(thaw_handler_) {                                      \
         THAW_DETAIL_SITE(name, __func__, handler) __VA_OPT__(, ) __VA_ARGS__                                              \
     }
 #define THAW_INVOCATION(name, ...) \
     (::thaw::invocation_handle{THAW_DETAIL_SITE(name, __func__, handler) __VA_OPT__(, ::thaw::invocation) __VA_ARGS__})
-#define THAW_RESUME(handle) [[maybe_unused]] ::thaw::resume_guard const THAW_DETAIL_UNIQUE(thaw_resume_){handle}
+#define THAW_RESUME(handle) [[maybe_unused]] ::thaw::resume_guard THAW_DETAIL_UNIQUE(thaw_resume_){handle}
 #else
 #define THAW_HANDLER(name, ...) static_assert(true)
 #define THAW_INVOCATION(name, ...) (::thaw::invocation_handle{})

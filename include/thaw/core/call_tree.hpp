@@ -26,7 +26,7 @@
 #include <thaw/core/arena.hpp>
 #include <thaw/core/atomics.hpp>
 #include <thaw/core/clock.hpp>
-#include <thaw/core/live_histogram.hpp>
+#include <thaw/core/durations.hpp>
 #include <thaw/core/node.hpp>
 #include <thaw/core/site.hpp>
 
@@ -118,15 +118,6 @@ public:
 
     [[nodiscard]] timing mode() const noexcept { return m_mode; }
 
-    // Books an allocation of `bytes` at an allocator's node. Owner only.
-    THAW_DETAIL_INLINE void record_allocation(node& n, std::uint64_t bytes) noexcept {
-        std::uint64_t const version = load_relaxed(n.version);
-        store_relaxed(n.version, version + 1);
-        store_release(n.sum_ticks, n.sum_ticks + bytes);
-        store_release(n.count, n.count + 1);
-        store_release(n.version, version + 2);
-    }
-
     // Books what was put aside. Owner only; called when it leaves the tree (end of an invocation, end of the thread).
     void settle() noexcept {
         if (m_held_count != 0 && load_relaxed(m_held) == 0) settle_now();
@@ -156,15 +147,16 @@ public:
         node_snapshot s;
         for (int tries = 0;; ++tries) {
             restart();
-            std::uint64_t const before = load_acquire(n.version);  // pairs with the release that ends commit
+            std::uint32_t const before = load_acquire(n.version);  // pairs with the release that ends commit
             s.sum_ticks = load_acquire(n.sum_ticks);               // acquire: the version is read again after these
             s.max_ticks = load_acquire(n.max_ticks);
             s.timed = load_acquire(n.timed);
-            s.weighted = s.timed + load_acquire(n.more);
+            s.weighted = s.timed;
             std::uint64_t const entries = load_acquire(n.count);
             std::uint64_t const prediction = load_acquire(n.prediction);
             if (duration_record const* const d = load_acquire(n.durations)) {  // pairs with make_durations
                 d->histogram.for_each(*m_memory, f);
+                s.weighted += load_acquire(d->more);
                 s.variance = load_double(d->variance);
                 if (prediction != 0) s.sum_ticks += prediction * (entries - load_acquire(d->predicted_up_to));
             }
@@ -264,7 +256,6 @@ private:
         node* const n = m_chunk++;
         n->entry = &entry;
         n->parent = parent;
-        n->salt = m_node_count * 0x9E3779B1u & ~15u;  // cache_slot wants a multiple of 16
         return n;
     }
 
@@ -309,7 +300,7 @@ private:
 
     // release: the odd version is visible before any of these; the one at the end pairs with the acquires in read
     THAW_DETAIL_INLINE void commit(node& n, std::uint64_t ticks) noexcept {
-        std::uint64_t const version = load_relaxed(n.version);
+        std::uint32_t const version = load_relaxed(n.version);
         store_relaxed(n.version, version + 1);
         std::uint64_t const sum = n.sum_ticks + ticks;
         store_release(n.sum_ticks, sum >= ticks ? sum : UINT64_MAX);
@@ -325,7 +316,7 @@ private:
 
     // The estimate of a short node; see the top of this file. Unsigned arithmetic: a negative error of a prediction wraps.
     THAW_DETAIL_NOINLINE void commit_short(node& n, std::uint64_t ticks, std::uint32_t weight, std::uint64_t suffix_ticks) noexcept {
-        std::uint64_t const version = load_relaxed(n.version);
+        std::uint32_t const version = load_relaxed(n.version);
         store_relaxed(n.version, version + 1);
         duration_record& d = *n.durations;
         std::uint64_t sum = n.sum_ticks + suffix_ticks + n.prediction * (n.count - d.predicted_up_to);
@@ -344,7 +335,7 @@ private:
         std::uint32_t const entries = suffix_ticks >= m_outlier ? 1 : weight;
         if (entries != 0) {
             store_release(n.timed, n.timed + 1);
-            store_release(n.more, n.more + entries - 1);
+            store_release(d.more, d.more + entries - 1);
             if (!d.histogram.add_existing(*m_memory, m_source->to_ns(ticks), entries)) [[unlikely]] add_duration(n, ticks, entries);
             adapt(n, ticks, n.timed);
         }

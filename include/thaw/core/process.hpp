@@ -1,22 +1,15 @@
-// thaw floor 6 core: what a process has once: the arena, the clock, the registered sites, the thread records, and the way by
-// which several copies of these headers in one process find the same one.
-//
-// An executable and its shared objects may each carry the headers; whether their inline variables are one object or several
-// depends on visibility, on the compiler and on how the object was loaded. So nothing relies on it: every module has a hidden
-// slot of its own, and an ELF note that says where the slot is. thaw::start makes the process_root, in memory that belongs to
-// no module, and writes its address into the slots of all loaded modules; a module that is loaded later finds it by looking
-// through the notes of the others on its first hit. Rejected: a symbol of default visibility, which is one object or two
-// depending on -rdynamic, RTLD_LOCAL and the compiler; an environment variable, which changes what the host sees.
+// thaw floor 6 core: what a process has once: the arena, the clock, the registered sites, the thread records.
 //
 // Thread-safe. Only thaw::start reserves memory. Registration takes no lock and is not for signal handlers.
 #ifndef THAW_CORE_PROCESS_HPP
 #define THAW_CORE_PROCESS_HPP
 
+#include <thaw/core/allocation.hpp>
 #include <thaw/core/arena.hpp>
 #include <thaw/core/atomics.hpp>
 #include <thaw/core/call_tree.hpp>
 #include <thaw/core/clock.hpp>
-#include <thaw/core/elf_note.hpp>
+#include <thaw/core/rendezvous.hpp>
 #include <thaw/core/site.hpp>
 #include <thaw/core/tick_word.hpp>
 
@@ -30,7 +23,6 @@ namespace thaw::core {
 struct thread_record;
 struct invocation_state;
 
-inline constexpr std::uint32_t allocator_slot_count = 512;   // allocator sites per process; further ones share slot 1
 inline constexpr std::uint32_t dynamic_name_count = 1024;    // distinct names of THAW_SCOPE_DYNAMIC
 inline constexpr std::uint32_t dynamic_slot_count = 4096;
 inline constexpr std::size_t dynamic_name_size = 4096;       // bytes of such a name that count
@@ -48,6 +40,7 @@ struct process_root {
     std::uint32_t stopped = 0;  // 1 after thaw::stop and in the child of a fork: threads without a record get none
     bool use_counter_knob = THAW_HAS_COUNTER;  // of the module that started, for the check against the others
     timing mode = timing::all;
+    marking_functions const* marking = nullptr;  // of the module that started
     bool measure_cpu = true;                   // of invocations, by two system calls each
     pthread_key_t key = 0;  // its destructor hands a thread's record over when the thread ends
     tick_source source;
@@ -177,60 +170,6 @@ private:
         return stored[size] == '\0';
     }
 };
-
-// What a module knows of the process.
-struct module_slot {
-    process_root* process = nullptr;  // null: thaw has not been started, or this module has not looked for it yet
-    std::uint32_t idle = 0;           // not 0: there is nothing to look for. 1: until thaw::start says so; 2: thaw is disabled
-    std::uint32_t use_counter = THAW_HAS_COUNTER;
-};
-
-// Hidden: each module has its own, whatever the visibility flags. The name is fixed, so that the note can refer to it.
-[[gnu::visibility("hidden"), gnu::used]] inline constinit module_slot this_module __asm__("thaw_module_slot");
-
-extern "C" [[gnu::visibility("hidden")]] char const thaw_module_note[];
-
-// The note: owner "thaw", type THAW_DETAIL_ABI, content: where the slot is, relative to the content.
-#define THAW_DETAIL_STRING_(x) #x
-#define THAW_DETAIL_STRING(x) THAW_DETAIL_STRING_(x)
-__asm__(".pushsection .note.thaw,\"aG\",%note,thaw_module_note,comdat\n"
-        ".ifndef thaw_module_note\n"
-        ".globl thaw_module_note\n"
-        ".hidden thaw_module_note\n"
-        ".balign 4\n"
-        "thaw_module_note:\n"
-        ".long 5, 4, " THAW_DETAIL_STRING(THAW_DETAIL_ABI) "\n"
-        ".asciz \"thaw\"\n"
-        ".balign 4\n"
-        ".long thaw_module_slot - .\n"
-        ".endif\n"
-        ".popsection\n");
-
-// Calls f(module_slot&) for every loaded module that carries these headers with the same layout, this one included.
-// Takes the dynamic loader's lock.
-template <class F>
-void for_each_module(F f) noexcept {
-    __asm__ volatile("" : : "r"(&thaw_module_note));  // keeps the note through --gc-sections
-    for_each_elf_note([&](elf_note const& note) {
-        if (!note.is("thaw", THAW_DETAIL_ABI) || note.content_size != 4) return;
-        std::int32_t distance = 0;
-        __builtin_memcpy(&distance, note.content, sizeof distance);
-        f(*reinterpret_cast<module_slot*>(reinterpret_cast<std::intptr_t>(note.content) + distance));
-    });
-}
-
-// The process's root, or null while thaw has not been started. The first call of a module looks for the others.
-THAW_DETAIL_COLD inline process_root* find_process() noexcept {
-    if (load_acquire(this_module.process) == nullptr && load_relaxed(this_module.idle) == 0) {
-        auto take = [](module_slot& other) {
-            // acquire: pairs with the release by which thaw::start published a complete root
-            if (process_root* const p = load_acquire(other.process)) store_release(this_module.process, p);
-        };
-        for_each_module(take);
-        if (load_relaxed(this_module.process) == nullptr) store_relaxed(this_module.idle, 1u);
-    }
-    return load_acquire(this_module.process);
-}
 
 }
 

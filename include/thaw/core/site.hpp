@@ -59,7 +59,7 @@ struct allocator_site : site {
 // stand under an `if` without braces; __extension__ keeps -Wpedantic silent about the statement expression.
 #define THAW_DETAIL_SITE(site_name, site_function, site_kind_name)                                                        \
     (*__extension__({                                                                                                     \
-        static constinit ::thaw::core::site thaw_site{site_name, site_function, __FILE__, __LINE__,                       \
+        alignas(8) static constinit ::thaw::core::site thaw_site{site_name, site_function, __FILE__, __LINE__,                       \
                                                       ::thaw::core::site_kind::site_kind_name};                           \
         &thaw_site;                                                                                                       \
     }))

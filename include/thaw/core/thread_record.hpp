@@ -1,9 +1,5 @@
 // thaw floor 7 core: what a thread has: its call tree, where it stands in it, and what it works for.
 //
-// A marker finds its thread's record through one thread-local pointer, constant-initialised and of the initial-exec model:
-// reading it is one instruction and never allocates. A thread without a record points at `detached_thread`, where `current`
-// is null, so that the one test for null decides "not started", "paused" and "first marker of this thread" at once.
-//
 // Records are never unmapped. When a thread ends, its record, tree included, waits for the next thread that needs one and goes
 // on growing from there: 10,000 short threads take as much memory as the most that ran at once.
 //
@@ -26,14 +22,6 @@
 #include <pthread.h>
 
 namespace thaw::core {
-
-// The counters of one allocator site on one thread: where its allocations go while the thread stands at `at`, and its frees.
-struct allocator_slot {
-    node* at = nullptr;
-    node* where = nullptr;
-    std::uint64_t frees = 0;
-    std::uint64_t freed_bytes = 0;
-};
 
 // What the invocations that ended on a thread add up to.
 struct invocation_sums {
@@ -65,39 +53,20 @@ struct exemplar_record {
     figures baseline[part_count];   // the tree when the last invocation ended; owner only
 };
 
-// A child that was found before: `child` is where an entry from `at` leads.
-struct cached_child {
-    node* at = nullptr;
-    node* child = nullptr;
-};
-inline constexpr std::size_t child_cache_size = 512;
-
 // The longest that the kernel may let pass between two ticks while a thread runs: HZ is at least 100.
 inline constexpr std::uint64_t longest_tick_ns = 10'000'000;
 
-// A word that no thread has ever seen.
-[[gnu::visibility("hidden")]] inline constexpr std::uint64_t always = UINT64_MAX;
-
-struct alignas(64) thread_record {
-    node* current = nullptr;                // where the thread stands; null: it does not record now
-    // Where a marker looks whether there is anything special to do: the tick word, or, while the thread does not record, a word
-    // that always differs from what was seen.
-    std::uint64_t const volatile* tick_word = &always;
-    std::uint64_t tick_seen = 0;            // the tick word when the thread last looked and it had changed
-    std::uint64_t seen = 0;                 // V then
+struct alignas(64) thread_record : recording_head {
+    std::uint64_t seen = 0;                 // V when the thread last looked at the tick word and it had changed
     process_root* process = nullptr;
     invocation_state* invocation = nullptr; // what it works for; null: for none
     std::uint64_t gaps = 0;                 // of the active clock, while it works for an invocation
-    allocator_slot* allocator_slots = nullptr;  // allocator_slot_count of them; null until the first counted allocation
     node* open_wait = nullptr;              // the outermost wait that is open
     void const* guard = nullptr;            // of the invocation it works for, where that has one
-    std::uint64_t allocated_bytes = 0;      // by counting allocators on this thread
     std::uint64_t mismatched = 0;           // scopes that ended out of order or elsewhere
-    node* entered_from = nullptr;           // where the thread stood before its last entry that took the slow path
     node* paused_at = nullptr;              // where the thread stood when it stopped recording for a while
     std::uint64_t longest_tick = 0;         // longest_tick_ns in ticks
     call_tree tree;
-    cached_child children[child_cache_size];
 
     node* handler = nullptr;                // of the last invocation
     invocation_sums sums;
@@ -113,33 +82,31 @@ struct alignas(64) thread_record {
         return process->clock.now(process->source);
     }
 
-    // The place of a child in the cache. The site's address spreads the children of one node, the node's salt the nodes. Sites
-    // are aligned to 8 and places take 16, so that twice the address is a number of bytes to a place, and no shift is needed.
-    THAW_DETAIL_INLINE cached_child& cache_slot(node const* at, site const& s) noexcept {
-        static_assert(alignof(site) == 8 && sizeof(cached_child) == 16);
-        std::uintptr_t const bytes = (at->salt + 2 * reinterpret_cast<std::uintptr_t>(&s)) & (child_cache_size - 1) * sizeof(cached_child);
-        return *reinterpret_cast<cached_child*>(reinterpret_cast<unsigned char*>(children) + bytes);
-    }
-
     // The child that an entry of `s` leads to, by way of the cache.
     THAW_DETAIL_NOINLINE node* find_child(node* at, site& s) noexcept {
         node* const n = tree.child(at, process->entry_of(s));
-        cache_slot(at, s) = {at, n};
+        if (n->entry == load_relaxed(s.entry) && n != &tree.overflow && n != &tree.overflow_again) {
+            n->marker = &s;
+            cache_slot(at, s) = {at, n};
+        }
         return n;
     }
     THAW_DETAIL_INLINE node* child(node* at, site& s) noexcept {
         cached_child const& slot = cache_slot(at, s);
-        // relaxed: nothing is read through the site's entry. A site at the address of one whose module is gone has another.
-        site_entry const* const entry = load_relaxed(s.entry);
-        if (slot.at != at) [[unlikely]] return find_child(at, s);
-        node* const n = slot.child;
-        if (n->entry != entry) [[unlikely]] return find_child(at, s);
-        return n;
+        if (slot.at != at || slot.child->marker != &s) [[unlikely]] return find_child(at, s);
+        return slot.child;
+    }
+
+    // Forgets what was found before. A module that is loaded where another was unloaded may have a site at the address of one
+    // of that; its threads come through here before its first marker counts.
+    void forget_children() noexcept {
+        for (cached_child& c : children) c = {nullptr, &tree.root};
     }
 
     // The calling thread owns the record from now on, and records.
     void begin() noexcept {
         end_rounds = 0;
+        forget_children();
         tick_word = process->tick_word;
         store_relaxed(tick_seen, *tick_word);
         longest_tick = process->source.length.to_ticks(longest_tick_ns);
@@ -159,24 +126,6 @@ struct alignas(64) thread_record {
     // Where markers go that are not below a handler.
     [[nodiscard]] node* outside() noexcept { return &tree.background; }
 };
-
-struct thread_slot {
-    thread_record* record;
-    bool ended;  // the thread's record was handed over; it gets no other
-};
-
-[[gnu::visibility("hidden")]] inline constinit thread_record detached_thread{};
-
-// Code that can only become part of an executable addresses it directly; other code through the module's offset table, which
-// is one instruction more. General-dynamic, the default of shared objects, is a call and may allocate.
-#if defined(__PIC__) && !defined(__PIE__)
-#define THAW_DETAIL_TLS_MODEL "initial-exec"
-#else
-#define THAW_DETAIL_TLS_MODEL "local-exec"
-#endif
-[[gnu::visibility("hidden"), gnu::tls_model(THAW_DETAIL_TLS_MODEL)]] inline constinit thread_local thread_slot this_thread{
-    &detached_thread, false};
-static_assert(sizeof(thread_slot) <= 64, "a dlopen'd module draws on a small reserve of static thread-local storage");
 
 // The key's destructor: hands the record over in the last round of destructors but one, because those of other keys, and of
 // thread_local objects, may still enter scopes and allocate; the last round belongs to sanitizers, which take the thread down
@@ -199,6 +148,7 @@ inline thread_record* take_record(process_root& p) noexcept {
     void* const memory = p.memory.allocate(sizeof(thread_record));
     if (memory == nullptr) return nullptr;
     auto* const r = ::new (memory) thread_record;
+    r->whole = r;
     r->process = &p;
     r->in_use = 1;
     r->tree.start(p.memory, p.source, p.mode, p.process_entry, p.background_entry, p.overflow_entry);
@@ -207,17 +157,18 @@ inline thread_record* take_record(process_root& p) noexcept {
     return r;
 }
 
-// Gives the calling thread its record. Null: thaw is not active, the thread is ending, or there is no memory (counted).
-THAW_DETAIL_COLD inline thread_record* attach_thread() noexcept {
+// Gives the calling thread its record, in the slot of a module that has not met it yet. Null: thaw is not active, the thread is
+// ending, or there is no memory (counted).
+THAW_DETAIL_COLD inline thread_record* attach_thread(thread_slot& me) noexcept {
     process_root* const p = find_process();
-    if (p == nullptr || this_thread.ended) return nullptr;
+    if (p == nullptr || me.ended) return nullptr;
     auto* r = static_cast<thread_record*>(::pthread_getspecific(p->key));
     if (r == nullptr) {
         if (load_relaxed(p->stopped) != 0) return nullptr;
         r = take_record(*p);
         if (r == nullptr) {
             shared_add(p->lost.threads, 1u);
-            this_thread.ended = true;  // and is not asked again at every marker
+            me.ended = true;  // and is not asked again at every marker
             return nullptr;
         }
         r->begin();
@@ -226,32 +177,26 @@ THAW_DETAIL_COLD inline thread_record* attach_thread() noexcept {
             store_release(r->in_use, 0u);
             return nullptr;
         }
+    } else {
+        r->forget_children();
     }
-    this_thread.record = r;
+    me.record = r;
     return r;
 }
 
-// Null where the thread is paused, or cannot be given a record.
-THAW_DETAIL_COLD inline thread_record* first_marker() noexcept {
-    if (this_thread.record != &detached_thread) return nullptr;
-    thread_record* const attached = attach_thread();
+// The calling thread's record where it may record now; null otherwise: thaw is not active, or the thread is paused.
+THAW_DETAIL_INLINE thread_record* recording_thread(thread_slot& me = this_thread) noexcept {
+    if (me.record->current != nullptr) [[likely]] return me.record->whole;
+    if (me.record->whole != nullptr) return nullptr;
+    thread_record* const attached = attach_thread(me);
     return attached != nullptr && attached->current != nullptr ? attached : nullptr;
 }
 
-// The calling thread's record where it may record now; null otherwise. Cheap while thaw has not been started.
-THAW_DETAIL_INLINE thread_record* recording_thread() noexcept {
-    thread_record* const r = this_thread.record;
-    if (r->current != nullptr) [[likely]] return r;
-    return load_relaxed(this_module.idle) != 0 ? nullptr : first_marker();
-}
-
 // The calling thread's record, also where this module has not met the thread yet: what is left or ended need not have been
-// begun by this module. The detached one where there is none.
-THAW_DETAIL_INLINE thread_record& own_thread() noexcept {
-    thread_record* const r = this_thread.record;
-    if (r != &detached_thread) [[likely]] return *r;
-    thread_record* const attached = attach_thread();
-    return attached != nullptr ? *attached : *r;
+// begun by this module. Null where there is none.
+THAW_DETAIL_INLINE thread_record* own_thread(thread_slot& me = this_thread) noexcept {
+    thread_record* const r = me.record->whole;
+    return r != nullptr ? r : attach_thread(me);
 }
 
 // ---- entering and leaving a node that is timed ----

@@ -1,4 +1,4 @@
-// thaw floor 8 probe: counting allocators. An allocator that knows its site and counts exactly what its containers allocate
+// thaw floor 6 probe: counting allocators. An allocator that knows its site and counts exactly what its containers allocate
 // and free.
 //
 //   std::vector<line, thaw::allocator<line>> lines{THAW_ALLOCATOR("cart.lines")};
@@ -21,7 +21,8 @@
 #include <type_traits>
 
 #if THAW_ENABLED
-#include <thaw/core/thread_record.hpp>
+#include <thaw/core/allocation.hpp>
+#include <thaw/core/rendezvous.hpp>
 #else
 #include <memory>
 #endif
@@ -32,76 +33,31 @@ THAW_DETAIL_BEGIN
 
 namespace detail {
 
-inline void move_early_counts(core::allocator_site& s, core::site_entry& to) noexcept {
-    core::shared_add(to.early.allocations, __atomic_exchange_n(&s.early.allocations, 0u, __ATOMIC_RELAXED));
-    core::shared_add(to.early.allocated_bytes, __atomic_exchange_n(&s.early.allocated_bytes, 0u, __ATOMIC_RELAXED));
-    core::shared_add(to.early.frees, __atomic_exchange_n(&s.early.frees, 0u, __ATOMIC_RELAXED));
-    core::shared_add(to.early.freed_bytes, __atomic_exchange_n(&s.early.freed_bytes, 0u, __ATOMIC_RELAXED));
-}
-
-// Counts on a thread that does not record.
-THAW_DETAIL_COLD inline void count_early(core::allocator_site& s, std::size_t bytes, bool is_free) noexcept {
-    if (core::load_relaxed(core::this_module.idle) == 2) return;
-    core::site_entry* const entry = core::load_acquire(s.entry);  // pairs with register_site
-    core::early_counts& to = entry != nullptr ? entry->early : s.early;
-    core::shared_add(is_free ? to.freed_bytes : to.allocated_bytes, bytes);
-    core::shared_add(is_free ? to.frees : to.allocations, 1u);
-    if (entry == nullptr)
-        if (core::site_entry* const made = core::load_acquire(s.entry)) move_early_counts(s, *made);
-}
-
-// The slot of a site on a thread that records; null where there is no memory for it.
-THAW_DETAIL_COLD inline core::allocator_slot* slot_of(core::thread_record& r, core::allocator_site& s) noexcept {
-    if (r.allocator_slots == nullptr) {
-        auto* const made = static_cast<core::allocator_slot*>(
-            r.process->memory.allocate(core::allocator_slot_count * sizeof(core::allocator_slot)));
-        if (made == nullptr) return nullptr;
-        core::store_release(r.allocator_slots, made);  // pairs with the acquire in collect
-    }
-    core::site_entry& entry = r.process->entry_of(s);
-    move_early_counts(s, entry);
-    core::store_relaxed(s.slot, entry.slot);
-    return &r.allocator_slots[entry.slot];
-}
-
-// A thread's first allocation at a site, and the first after it has moved in the tree.
+// A thread's first allocation at a site, the first after it has moved in the tree, and those of threads that do not record.
 THAW_DETAIL_NOINLINE inline void count_allocation_slowly(core::allocator_site& s, std::size_t bytes) noexcept {
-    core::thread_record* const r = core::recording_thread();
-    core::allocator_slot* const slot = r == nullptr ? nullptr : slot_of(*r, s);
-    if (slot == nullptr) return count_early(s, bytes, false);
-    core::node* const where = r->tree.child(r->current, *core::load_acquire(s.entry));
-    if (where->entry->kind != core::site_kind::allocator) return count_early(s, bytes, false);  // no node could be made
-    slot->at = r->current;
-    slot->where = where;
-    core::own_add(r->allocated_bytes, bytes);
-    r->tree.record_allocation(*where, bytes);
+    core::marking_functions const* const f = core::marking();
+    if (f == nullptr || !f->allocation(core::this_thread, s, bytes)) core::count_early(s, bytes, false);
 }
 
 THAW_DETAIL_INLINE void count_allocation(core::allocator_site& s, std::size_t bytes) noexcept {
-    core::thread_record& r = *core::this_thread.record;
-    if (r.allocator_slots == nullptr || r.current == nullptr) [[unlikely]] return count_allocation_slowly(s, bytes);
-    core::allocator_slot const& slot = r.allocator_slots[core::load_relaxed(s.slot)];
-    if (slot.at != r.current) [[unlikely]] return count_allocation_slowly(s, bytes);
-    core::own_add(r.allocated_bytes, bytes);
-    r.tree.record_allocation(*slot.where, bytes);
+    core::thread_head& head = *core::this_thread.record;
+    if (head.allocator_slots == nullptr || head.current == nullptr) [[unlikely]] return count_allocation_slowly(s, bytes);
+    core::allocator_slot const& slot = head.allocator_slots[core::load_relaxed(s.slot)];
+    if (slot.at != head.current) [[unlikely]] return count_allocation_slowly(s, bytes);
+    core::own_add(head.allocated_bytes, bytes);
+    core::record_allocation(*slot.where, bytes);
 }
 
 THAW_DETAIL_NOINLINE inline void count_free_slowly(core::allocator_site& s, std::size_t bytes) noexcept {
-    core::thread_record* const r = core::recording_thread();
-    core::allocator_slot* const slot = r == nullptr ? nullptr : slot_of(*r, s);
-    if (slot == nullptr) return count_early(s, bytes, true);
-    core::own_add_release(slot->freed_bytes, bytes);
-    core::own_add_release(slot->frees, 1u);
+    core::marking_functions const* const f = core::marking();
+    if (f == nullptr || !f->free(core::this_thread, s, bytes)) core::count_early(s, bytes, true);
 }
 
 THAW_DETAIL_INLINE void count_free(core::allocator_site& s, std::size_t bytes) noexcept {
-    core::thread_record& r = *core::this_thread.record;
+    core::thread_head& head = *core::this_thread.record;
     std::uint32_t const index = core::load_relaxed(s.slot);  // another thread may be registering the site
-    if (r.allocator_slots == nullptr || index == 0) [[unlikely]] return count_free_slowly(s, bytes);
-    core::allocator_slot& slot = r.allocator_slots[index];
-    // release: a reader that sees this free (acquire, in collect) sees the allocation before it
-    core::own_add_release(slot.freed_bytes, bytes);
-    core::own_add_release(slot.frees, 1u);
+    if (head.allocator_slots == nullptr || index == 0) [[unlikely]] return count_free_slowly(s, bytes);
+    core::record_free(head.allocator_slots[index], bytes);
 }
 
 inline constinit core::allocator_site unnamed_allocations{{"[unnamed]", "", "", 0, core::site_kind::allocator}};

@@ -1,4 +1,4 @@
-// thaw floor 9 probe: the standard containers with a counting allocator, under their own names: thaw::vector<T> is
+// thaw floor 7 probe: the standard containers with a counting allocator, under their own names: thaw::vector<T> is
 // std::vector<T, thaw::allocator<T>>, and plain std::vector<T> where THAW_ENABLED is 0. A leaf: include it where it is used.
 //
 //   thaw::vector<line> lines{THAW_ALLOCATOR("cart.lines")};

@@ -1,4 +1,4 @@
-// thaw floor 8 probe: waits. A wait guard measures every single blocking wait of the code it surrounds.
+// thaw floor 6 probe: waits. A wait guard measures every single blocking wait of the code it surrounds.
 //
 //   { THAW_WAIT("db.query"); db.query(event); }
 //   auto answer = thaw::wait("queue.pop", [&] { return queue.pop(); });
@@ -14,7 +14,7 @@
 #include <thaw/core/config.hpp>
 
 #if THAW_ENABLED
-#include <thaw/core/thread_record.hpp>
+#include <thaw/core/rendezvous.hpp>
 #endif
 
 THAW_DETAIL_BEGIN
@@ -24,20 +24,18 @@ THAW_DETAIL_BEGIN
 class [[nodiscard]] wait_guard {
 public:
     // Effects: a wait begins, unless the thread is in one already.
-    explicit wait_guard(core::site& s) noexcept {
-        core::thread_record* const r = core::recording_thread();
-        if (r != nullptr && r->open_wait == nullptr) begin(*r, s);
+    THAW_DETAIL_INLINE explicit wait_guard(core::site& s) noexcept {
+        if (core::load_relaxed(core::this_module.idle) == 0) begin(s);
     }
 
     // The same with a name that is known at run time.
     wait_guard(char const* name, char const* function, char const* file, unsigned line) noexcept {
-        core::thread_record* const r = core::recording_thread();
-        if (r != nullptr && r->open_wait == nullptr)
-            begin(*r, r->process->dynamic_site(name, __builtin_strlen(name), core::site_kind::wait, function, file, line));
+        if (core::load_relaxed(core::this_module.idle) == 0)
+            begin_named({name, function, file, line, core::site_kind::wait});
     }
 
     // Effects: the wait that this guard began ends and is booked.
-    ~wait_guard() {
+    THAW_DETAIL_INLINE ~wait_guard() {
         if (m_node != nullptr) end();
     }
 
@@ -45,26 +43,21 @@ public:
     wait_guard& operator=(wait_guard const&) = delete;
 
 private:
-    THAW_DETAIL_NOINLINE void begin(core::thread_record& r, core::site& s) noexcept {
-        core::node* const at = r.current;
-        core::node* const n = r.child(at, s);
-        core::own_add(n->count, 1u);
-        if (n->resolved() != n || n->open_since != 0) return;  // the overflow node, entered again: counted, not timed
-        m_node = n;
-        m_before = at;
-        r.open_wait = n;
-        std::uint64_t const now = r.active_now();
-        core::seen_at(r, now);
-        core::open_node(r, *n, now, 1);
+    THAW_DETAIL_NOINLINE void begin(core::site& s) noexcept {
+        core::marking_functions const* const f = core::marking();
+        if (f == nullptr) return;
+        m_node = f->begin_wait(core::this_thread, s);
+        m_before = core::this_thread.record->entered_from;
+    }
+
+    THAW_DETAIL_NOINLINE void begin_named(core::site const& described) noexcept {
+        core::marking_functions const* const f = core::marking();
+        if (f == nullptr) return;
+        if (core::site* const s = f->named_site(core::this_thread, described, __builtin_strlen(described.name))) begin(*s);
     }
 
     THAW_DETAIL_NOINLINE void end() noexcept {
-        core::thread_record& r = core::own_thread();
-        std::uint64_t const now = r.current != nullptr ? r.active_now() : 0;
-        if (r.open_wait != m_node || !core::stands_in(r, m_node)) return core::own_add(r.mismatched, 1u);
-        r.open_wait = nullptr;
-        std::uint64_t const ticks = core::close_node(r, *m_node, m_before, now);
-        if (r.invocation != nullptr) core::shared_add(r.invocation->wait_ticks, ticks);
+        core::load_relaxed(core::this_module.marking)->end_wait(core::this_thread, m_node, m_before);
     }
 
     core::node* m_node = nullptr;
@@ -92,7 +85,7 @@ THAW_DETAIL_END
 
 #if THAW_ENABLED
 #define THAW_WAIT(name) \
-    [[maybe_unused]] ::thaw::wait_guard const THAW_DETAIL_UNIQUE(thaw_wait_){THAW_DETAIL_SITE(name, __func__, wait)}
+    [[maybe_unused]] ::thaw::wait_guard THAW_DETAIL_UNIQUE(thaw_wait_){THAW_DETAIL_SITE(name, __func__, wait)}
 #else
 #define THAW_WAIT(name) static_assert(true)
 #endif
