@@ -23,7 +23,7 @@ struct alignas(64) node {
     node* target = nullptr;        // an alias: the open node it stands for; otherwise null
     std::uint64_t prediction = 0;  // of a short node: ticks that each entry is expected to take; 0: the node is long
     std::uint32_t weight = 0;      // of the open entry: how many entries it stands for; 0: it was not timed from its beginning
-
+    std::uint32_t ordinal = 0;     // position in the order of creation, from 0
 
     site_entry* entry = nullptr;
     std::uint32_t version = 0;     // odd while those below change; a reader that sees 2^31 changes as none is not feared
@@ -33,7 +33,6 @@ struct alignas(64) node {
     std::uint64_t timed = 0;       // entries that were timed, wholly or from a stamp on
     duration_record* durations = nullptr;
     node* created_next = nullptr;  // published with release by call_tree::append
-    std::uint32_t ordinal = 0;     // position in the order of creation, from 0
     std::uint32_t errors = 0;      // of a handler: entries left by an exception or marked as failed
 
     [[nodiscard]] node* resolved() noexcept { return target != nullptr ? target : this; }
