@@ -722,9 +722,9 @@ private:
     }
     // The process sleeps between two invocations: the counter runs, or was set back, and no time passes.
     void freeze() {
-        m_process->clock.close(thaw::testing::hand_clock);
+        m_process->clock.close(m_process->source);
         m_process.pass(m_random() % 2 == 0 ? m_random() : std::uint64_t{0} - m_random() % 1000);
-        m_process->clock.open(thaw::testing::hand_clock);
+        m_process->clock.open(m_process->source);
     }
     void enter_scope(std::vector<std::string>& path, int steps) {
         std::size_t const i = m_random() % m_sites.size();

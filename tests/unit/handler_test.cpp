@@ -170,6 +170,34 @@ BOOST_AUTO_TEST_CASE(an_exception_is_an_error_and_passes_on_unchanged) {
     };
 }
 
+BOOST_AUTO_TEST_CASE(the_exceptions_in_flight_are_those_of_the_runtime) {
+    struct counts_at_its_end {
+        std::vector<std::pair<int, unsigned>>& seen;
+        int depth;
+        ~counts_at_its_end() {
+            seen.emplace_back(std::uncaught_exceptions(), thaw::detail::exceptions_in_flight());
+            if (depth == 0) return;
+            try {
+                counts_at_its_end const inner{seen, depth - 1};
+                throw depth;
+            } catch (int) {
+            }
+            seen.emplace_back(std::uncaught_exceptions(), thaw::detail::exceptions_in_flight());
+        }
+    };
+    std::vector<std::pair<int, unsigned>> seen;
+    auto const run = [&] { counts_at_its_end const outermost{seen, 3}; };
+    run();
+    std::thread(run).join();
+    BOOST_TEST(seen.size() == 14u);
+    int most = 0;
+    for (auto const& [runtime, own] : seen) {
+        BOOST_TEST(static_cast<unsigned>(runtime) == own);
+        if (runtime > most) most = runtime;
+    }
+    BOOST_TEST(most == 3);
+}
+
 // A destructor that runs because of an exception, and in it an invocation that ends well.
 BOOST_AUTO_TEST_CASE(an_invocation_during_an_unwinding_is_no_error) {
     IN_CHILD {

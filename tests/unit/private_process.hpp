@@ -44,7 +44,7 @@ public:
         core::this_thread.record = m_record;
         core::this_module.marking = m_process->marking;
         core::this_module.process = m_process;
-        m_process->clock.open(hand_clock); // otherwise time stands still
+        m_process->clock.open(m_process->source); // otherwise time stands still
         m_record->begin();
     }
     ~private_process() {

@@ -240,9 +240,9 @@ BOOST_AUTO_TEST_CASE(a_freeze_between_the_two_readings_of_the_active_clock_is_no
         p->source.read = +[]() noexcept -> std::uint64_t {
             if (freeze) {
                 freeze = false;
-                thaw::core::find_process()->clock.close(read_fake_clock());
+                thaw::core::find_process()->clock.close({&read_fake_clock, {}});
                 advance(300'000'000);
-                thaw::core::find_process()->clock.open(read_fake_clock());
+                thaw::core::find_process()->clock.open({&read_fake_clock, {}});
             }
             return read_fake_clock();
         };

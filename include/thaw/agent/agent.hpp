@@ -38,6 +38,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -317,7 +318,10 @@ inline void keep_module_loaded(void const* address) noexcept {
         if (o.timing != timing::adaptive) return;
         if (auto const* const word = core::find_tick_word()) p->tick_word = word;
     });
-    p->clock.start(p->source.ticks());
+    // Later threads of the process, if any, end the ownership when they open an invocation.
+    struct stat tasks{};
+    bool const alone = ::stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink == 3;
+    p->clock.start(p->source.ticks(), alone && core::active_clock::announce_barrier());
     p->watch.start(p->source.ticks());
     p->long_gap_ticks = p->source.length.to_ticks(1'000'000'000);
     return p;

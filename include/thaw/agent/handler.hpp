@@ -28,6 +28,8 @@
 #include <thaw/core/thread_record.hpp>
 
 #include <cerrno>
+
+#include <cxxabi.h>
 #endif
 
 THAW_DETAIL_BEGIN
@@ -43,7 +45,20 @@ struct invocation {
 
 namespace detail {
 
-inline core::invocation_state* take_invocation(core::process_root& p, core::thread_record& r) noexcept {
+// How many exceptions the calling thread has in flight: std::uncaught_exceptions() without its call, 2.5 ns. By the C++ ABI
+// (Itanium, "Exception Handling", 2.2.2) it is the second word of the thread's __cxa_eh_globals, which stay where they are.
+[[gnu::visibility("hidden"), gnu::tls_model(THAW_DETAIL_TLS_MODEL)]] inline constinit thread_local unsigned const* in_flight = nullptr;
+
+THAW_DETAIL_COLD inline unsigned const* find_in_flight() noexcept {
+    return in_flight = reinterpret_cast<unsigned const*>(reinterpret_cast<char const*>(abi::__cxa_get_globals()) + sizeof(void*));
+}
+
+THAW_DETAIL_INLINE unsigned exceptions_in_flight() noexcept {
+    unsigned const* const known = in_flight;
+    return *(known != nullptr ? known : find_in_flight());
+}
+
+THAW_DETAIL_INLINE core::invocation_state* take_invocation(core::process_root& p, core::thread_record& r) noexcept {
     if (core::invocation_state* const spare = r.spare) return r.spare = nullptr, spare;
     for (std::uint64_t top = core::load_acquire(p.free_invocations); (top & UINT32_MAX) != 0;) {
         auto* const s = static_cast<core::invocation_state*>(p.memory.at(static_cast<std::uint32_t>(top)));
@@ -51,6 +66,16 @@ inline core::invocation_state* take_invocation(core::process_root& p, core::thre
         if (core::compare_exchange(p.free_invocations, top, rest)) return s;
     }
     return static_cast<core::invocation_state*>(p.memory.allocate((sizeof(core::invocation_state) + 63) & ~std::size_t{63}));
+}
+
+// Whether the state differs from that of an invocation that has used nothing, which is what a new one begins as.
+THAW_DETAIL_INLINE bool is_marked(core::invocation_state const& s) noexcept {
+    return (s.wait_ticks | s.allocated_bytes | s.cpu_ns) != 0 || s.failed || !s.in_one_piece;
+}
+inline void clear_marks(core::invocation_state& s) noexcept {
+    s.wait_ticks = s.allocated_bytes = s.cpu_ns = 0;
+    s.failed = false;
+    s.in_one_piece = true;
 }
 
 // States that are done: one is kept at hand, the others are any thread's. The tag keeps a pop from taking a stale `next_free`.
@@ -64,85 +89,115 @@ inline void give_back_invocation(core::process_root& p, core::thread_record& r, 
     while (!core::compare_exchange(p.free_invocations, top, ((top >> 32) + 1) << 32 | p.memory.offset_of(&state)));
 }
 
-// Makes the thread work for the invocation; from now on its node is where the thread stands.
-inline void attach_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
+// Makes the thread work for the invocation; from now on its node is where the thread stands. In two steps, so that of a
+// handler's opening as little as can be stands behind the reading of the clock.
+THAW_DETAIL_INLINE void prepare_to_attach(core::thread_record& r, core::invocation_state& state) noexcept {
+    state.allocated_started = r.allocated_bytes;
+    if (r.open_wait != nullptr) r.open_wait = nullptr;
+}
+THAW_DETAIL_INLINE void attach_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
     r.gaps = state.gaps;
     r.invocation = &state;
-    r.open_wait = nullptr;
     core::store_relaxed(r.current, &n);
     core::signal_fence();
     if (r.process->measure_cpu) state.cpu_started_ns = core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
-    state.allocated_started = r.allocated_bytes;
 }
 
-inline void detach_invocation(core::thread_record& r, core::invocation_state& state, core::node* before,
-                              core::node* wait_before) noexcept {
+// The opposite, in two steps likewise.
+THAW_DETAIL_INLINE void prepare_to_detach(core::thread_record& r, core::invocation_state& state) noexcept {
     if (r.process->measure_cpu) state.cpu_ns += core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - state.cpu_started_ns;
-    core::own_add(state.allocated_bytes, r.allocated_bytes - state.allocated_started);
+}
+THAW_DETAIL_INLINE void detach_invocation(core::thread_record& r, core::invocation_state& state, core::node* before,
+                                          core::node* wait_before) noexcept {
+    if (r.allocated_bytes != state.allocated_started) core::own_add(state.allocated_bytes, r.allocated_bytes - state.allocated_started);
     core::signal_fence();
     r.invocation = nullptr;
-    r.guard = nullptr;
-    r.open_wait = wait_before;
+    if (r.open_wait != wait_before) r.open_wait = wait_before;
     core::store_relaxed(r.current, before);
 }
 
-// Keeps the breakdown of the slowest invocation since the last report: the growth of every node since the last invocation of
-// this thread ended. Cost: a nanosecond or two for each node of the tree, 256 at most. A collector that is reading the
-// exemplar right now keeps it from being replaced.
-THAW_DETAIL_NOINLINE inline void keep_exemplar(core::thread_record& r, core::invocation_state const& state,
-                                               std::uint64_t wall_ticks) noexcept {
+// The invocation is the slowest on this thread since the last report, as far as the thread's exemplar knows, or the first. A
+// collector that is reading the exemplar right now keeps it from being replaced. False where nothing was kept.
+THAW_DETAIL_NOINLINE inline bool replace_exemplar(core::thread_record& r, core::invocation_state const& state, std::uint64_t wall_ticks,
+                                                  std::uint64_t sequence) noexcept {
     if (r.exemplar == nullptr) [[unlikely]]
         core::store_release(r.exemplar, static_cast<core::exemplar_record*>(r.process->memory.allocate(  // pairs with collect
                                             (sizeof(core::exemplar_record) + 63) & ~std::size_t{63})));
     core::exemplar_record* const e = r.exemplar;
-    if (e == nullptr) return;
-    std::uint64_t const sequence = core::load_relaxed(r.process->report_sequence);
     std::uint32_t unused = 0;
-    bool const slowest = (core::load_relaxed(e->sequence) != sequence || wall_ticks > e->wall_ticks) &&
-                         core::compare_exchange(e->in_use, unused, 1u);  // pairs with the release of the collector
-    std::uint32_t i = 0;
+    if (e == nullptr || !core::compare_exchange(e->in_use, unused, 1u)) return false;  // pairs with the release of the collector
+    std::uint32_t nodes = 0;
     core::node const* n = r.tree.first_made();
-    for (; n != nullptr && i < core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++i) {
-        core::exemplar_record::figures& base = e->baseline[i];
+    for (; n != nullptr && nodes < core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++nodes) {
+        core::exemplar_record::figures& base = e->baseline[nodes];
         std::uint64_t const total = core::total_ticks(*n);
-        if (slowest) e->parts[i] = {n->count - base.count, core::elapsed_ticks(base.sum_ticks, total)};
+        e->parts[nodes] = {n->count - base.count, core::elapsed_ticks(base.sum_ticks, total)};
         base = {n->count, total};
     }
-    if (!slowest) return;
     core::store_relaxed(e->sequence, sequence);
     core::store_relaxed(e->wall_ticks, wall_ticks);
     e->ended_unix_ns = core::read_realtime_ns();
     e->summary = state;
-    e->nodes = state.in_one_piece ? i : 0u;
+    e->nodes = state.in_one_piece ? nodes : 0u;
     e->truncated = n != nullptr;
     core::store_release(e->in_use, 0u);  // pairs with the acquire of the collector
+    return true;
 }
 
-// Opens an invocation; null where there is no memory for its state.
-inline core::invocation_state* open_invocation(core::thread_record& r, core::site& s, invocation const& what) noexcept {
+// Keeps the breakdown of the slowest invocation since the last report: the growth of every node since the last invocation of
+// this thread ended. Cost: a nanosecond for each node of the tree, 256 at most.
+THAW_DETAIL_INLINE void keep_exemplar(core::thread_record& r, core::invocation_state const& state, std::uint64_t wall_ticks) noexcept {
+    core::exemplar_record* const e = r.exemplar;
+    std::uint64_t const sequence = core::load_relaxed(r.process->report_sequence);
+    if (e == nullptr || core::load_relaxed(e->sequence) != sequence || wall_ticks > e->wall_ticks) [[unlikely]]
+        if (replace_exemplar(r, state, wall_ticks, sequence) || e == nullptr) return;
+    // A node that was not entered has not grown.
+    core::exemplar_record::figures* base = e->baseline;
+    core::node const* n = r.tree.first_made();
+    for (; n != nullptr && base != e->baseline + core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++base)
+        if (base->count != n->count) *base = {n->count, n->total_ticks()};
+}
+
+THAW_DETAIL_NOINLINE inline void describe(core::invocation_state& state, invocation const& what) noexcept {
+    state.deadline_unix_ns = what.deadline_unix_ns;
+    core::invocation_state::assign(state.request_id, what.request_id.data(), what.request_id.size());
+    core::invocation_state::assign(state.trace_parent, what.trace_parent.data(), what.trace_parent.size());
+    state.described = what.deadline_unix_ns != 0 || !what.request_id.empty() || !what.trace_parent.empty();
+}
+
+// A second or more without an invocation: perhaps a snapshot was restored meanwhile.
+THAW_DETAIL_COLD inline void look_at_counter(core::process_root& p) noexcept {
+    std::uint32_t idle = 0;
+    if (!core::compare_exchange(p.watching, idle, 1u)) return;  // pairs with the release below
+    p.watch.look(p.source, p.source.ticks());
+    core::store_release(p.watching, 0u);
+}
+
+THAW_DETAIL_COLD inline void report_if_wanted(core::process_root& p, core::thread_record& r, core::invocation_state const& state) noexcept {
+    auto* const report = core::load_acquire(p.report);  // pairs with the release in thaw::start
+    if (report == nullptr) return;
+    int const saved = errno;
+    report(p, r, &state);
+    errno = saved;
+}
+
+// An invocation that is about to be opened; null where there is no memory for its state. `what` is null where the host says nothing.
+THAW_DETAIL_INLINE core::invocation_state* prepare_invocation(core::thread_record& r, core::site& s, invocation const* what) noexcept {
     core::process_root& p = *r.process;
     core::invocation_state* const state = take_invocation(p, r);
     if (state == nullptr) return nullptr;
     state->handler = &p.entry_of(s);
-    state->deadline_unix_ns = what.deadline_unix_ns;
-    state->wait_ticks = state->allocated_bytes = state->cpu_ns = 0;
-    state->in_one_piece = true;
-    state->failed = false;
-    core::invocation_state::assign(state->request_id, what.request_id.data(), what.request_id.size());
-    core::invocation_state::assign(state->trace_parent, what.trace_parent.data(), what.trace_parent.size());
+    if (what != nullptr || state->described) describe(*state, what != nullptr ? *what : invocation{});
     core::store_relaxed(state->generation, state->generation + 1);
-    std::uint64_t const ticks = p.source.ticks();
-    std::uint64_t gap = 0;
-    state->gaps = p.clock.open(ticks, &state->number, &gap);
-    state->opened_at = ticks - state->gaps;
-    if (gap > p.long_gap_ticks) [[unlikely]] {
-        std::uint32_t idle = 0;
-        if (core::compare_exchange(p.watching, idle, 1u)) {  // pairs with the release below
-            p.watch.look(p.source, p.source.ticks());
-            core::store_release(p.watching, 0u);
-        }
-    }
     return state;
+}
+
+THAW_DETAIL_INLINE void open_invocation(core::thread_record& r, core::invocation_state& state) noexcept {
+    core::process_root& p = *r.process;
+    core::active_clock::opening const o = p.clock.open(p.source, &r);
+    state.gaps = o.gaps;
+    state.opened_at = o.ticks - o.gaps;
+    if (o.gap > p.long_gap_ticks) [[unlikely]] look_at_counter(p);
 }
 
 // The node of an invocation's handler in this thread's tree.
@@ -152,30 +207,32 @@ inline core::node& handler_node(core::thread_record& r, core::site_entry& entry)
     return *n;
 }
 
-// Closes an invocation, which no thread works for any more, and reports if that is due.
-inline void close_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
-    core::process_root& p = *r.process;
-    std::uint64_t const ticks = p.source.ticks();
-    std::uint64_t const wall_ticks = core::elapsed_ticks(state.opened_at, ticks - state.gaps);
-    r.tree.record(n, wall_ticks);
-    r.tree.settle();
-    if (state.failed) core::own_add(n.errors, 1u);
-    keep_exemplar(r, state, wall_ticks);
-    core::own_add(r.sums.failed, state.failed ? 1u : 0u);
-    core::own_add(r.sums.wall_ticks, wall_ticks);
+THAW_DETAIL_NOINLINE inline void book_marks(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
     core::own_add(r.sums.wait_ticks, state.wait_ticks);
     core::own_add(r.sums.cpu_ns, state.cpu_ns);
     core::own_add(r.sums.allocated_bytes, state.allocated_bytes);
+    if (state.failed) {
+        core::own_add(n.errors, 1u);
+        core::own_add(r.sums.failed, 1u);
+        core::store_relaxed(r.process->report_wanted, 1u);
+    }
+    clear_marks(state);
+}
+
+// Books an invocation, which no thread works for any more and which closed when the counter was at `ticks`, and reports if that is
+// due.
+THAW_DETAIL_INLINE void book_invocation(core::thread_record& r, core::invocation_state& state, core::node& n, std::uint64_t ticks) noexcept {
+    core::process_root& p = *r.process;
+    std::uint64_t const wall_ticks = core::elapsed_ticks(state.opened_at + state.gaps, ticks);
+    r.tree.record(n, wall_ticks);
+    r.tree.settle();
+    keep_exemplar(r, state, wall_ticks);
+    if (is_marked(state)) book_marks(r, state, n);
+    core::own_add(r.sums.wall_ticks, wall_ticks);
     core::own_add_release(r.sums.completed, 1u);  // pairs with the acquire in collect
-    p.clock.close(ticks);
     core::store_relaxed(state.generation, state.generation + 1);
-    if (state.failed) core::store_relaxed(p.report_wanted, 1u);
     if (ticks >= core::load_relaxed(p.next_report_ticks) || core::load_relaxed(p.report_wanted) != 0) [[unlikely]]
-        if (auto* const report = core::load_acquire(p.report)) {  // pairs with the release in thaw::start
-            int const saved = errno;
-            report(p, r, &state);
-            errno = saved;
-        }
+        report_if_wanted(p, r, state);
     give_back_invocation(p, r, state);
 }
 
@@ -191,27 +248,8 @@ inline void fail() noexcept {
 // One invocation in a block. See the top of this file.
 class [[nodiscard]] handler_guard {
 public:
-    explicit handler_guard(core::site& s, invocation const& what = {}) noexcept {
-        core::thread_record* const r = core::recording_thread();
-        if (r == nullptr) return;
-        // A guard was here before, and a longjmp has left it; or it has ended on another thread.
-        if (r->invocation != nullptr && (r->guard == this || (core::load_relaxed(r->invocation->generation) & 1u) == 0)) abandon(*r);
-        m_before = r->current;
-        m_wait_before = r->open_wait;
-        m_exceptions = std::uncaught_exceptions();
-        if (r->invocation != nullptr) {
-            open_nested(*r, s);
-            return;
-        }
-        m_state = detail::open_invocation(*r, s, what);
-        if (m_state == nullptr) return;
-        m_node = &detail::handler_node(*r, *m_state->handler);
-        core::own_add(m_node->count, 1u);
-        m_node->weight = 1;
-        core::store_relaxed(m_node->open_since, m_state->opened_at);
-        detail::attach_invocation(*r, *m_state, *m_node);
-        r->guard = this;
-    }
+    explicit handler_guard(core::site& s) noexcept { open(s, nullptr); }
+    handler_guard(core::site& s, invocation const& what) noexcept { open(s, &what); }
 
     ~handler_guard() {
         if (m_node != nullptr) close();
@@ -221,6 +259,30 @@ public:
     handler_guard& operator=(handler_guard const&) = delete;
 
 private:
+    THAW_DETAIL_NOINLINE void open(core::site& s, invocation const* what) noexcept {
+        core::thread_record* const r = core::recording_thread();
+        m_node = nullptr;
+        if (r == nullptr) return;
+        // A guard was here before, and a longjmp has left it; or it has ended on another thread.
+        if (r->invocation != nullptr && (r->guard == this || (core::load_relaxed(r->invocation->generation) & 1u) == 0)) abandon(*r);
+        m_before = r->current;
+        m_wait_before = r->open_wait;
+        m_exceptions = detail::exceptions_in_flight();
+        if (r->invocation != nullptr) return open_nested(*r, s);
+        core::invocation_state* const state = detail::prepare_invocation(*r, s, what);
+        if (state == nullptr) return;
+        core::node& n = detail::handler_node(*r, *state->handler);
+        m_state = state;
+        m_node = &n;
+        r->guard = this;
+        core::own_add(n.count, 1u);
+        if (n.weight != 1) n.weight = 1;
+        detail::prepare_to_attach(*r, *state);
+        detail::open_invocation(*r, *state);
+        core::store_relaxed(n.open_since, state->opened_at);
+        detail::attach_invocation(*r, *state, n);
+    }
+
     // Leaves an invocation that is over and was not booked.
     THAW_DETAIL_COLD static void abandon(core::thread_record& r) noexcept {
         core::invocation_state& state = *r.invocation;
@@ -231,15 +293,18 @@ private:
         }
         if (r.current != nullptr) core::store_relaxed(r.current->open_since, 0u);
         core::own_add(r.mismatched, 1u);
+        detail::prepare_to_detach(r, state);
         detail::detach_invocation(r, state, r.outside(), nullptr);
         if ((core::load_relaxed(state.generation) & 1u) != 0) {
-            r.process->clock.close(r.process->source.ticks());
+            r.process->clock.close(r.process->source, &r);
             core::store_relaxed(state.generation, state.generation + 1);
         }
+        detail::clear_marks(state);
         detail::give_back_invocation(*r.process, r, state);
     }
 
     void open_nested(core::thread_record& r, core::site& s) noexcept {
+        m_state = nullptr;
         core::node* const n = r.child(r.current, s);
         core::own_add(n->count, 1u);
         if (n->target != nullptr || n->open_since != 0) return;
@@ -253,12 +318,12 @@ private:
         core::thread_record* const own = core::own_thread();
         if (own == nullptr) return;
         core::thread_record& r = *own;
-        bool const failed = std::uncaught_exceptions() > m_exceptions;
+        bool const failed = detail::exceptions_in_flight() > m_exceptions;
         if (!core::stands_in(r, m_node)) {  // it ends on another thread: over, but nowhere to be booked
             core::own_add(r.mismatched, 1u);
             if (m_state != nullptr) {
                 core::store_relaxed(m_state->generation, m_state->generation + 1);
-                r.process->clock.close(r.process->source.ticks());
+                r.process->clock.close(r.process->source, &r);
             }
             return;
         }
@@ -267,17 +332,19 @@ private:
             core::close_node(r, *m_node, m_before, r.active_now());
             return;
         }
+        detail::prepare_to_detach(r, *m_state);
+        std::uint64_t const ticks = r.process->clock.close(r.process->source, &r);
         core::store_relaxed(m_node->open_since, 0u);
         detail::detach_invocation(r, *m_state, m_before, m_wait_before);
         if (failed) m_state->failed = true;
-        detail::close_invocation(r, *m_state, *m_node);
+        detail::book_invocation(r, *m_state, *m_node, ticks);
     }
 
-    core::invocation_state* m_state = nullptr;
-    core::node* m_node = nullptr;
-    core::node* m_before = nullptr;
-    core::node* m_wait_before = nullptr;
-    int m_exceptions = 0;
+    core::node* m_node;  // null: nothing is open, and nothing else is set
+    core::invocation_state* m_state;  // null: the guard is a scope of another's invocation
+    core::node* m_before;
+    core::node* m_wait_before;
+    unsigned m_exceptions;
 };
 
 // One invocation that goes through callbacks. Movable; closed by close() or by its destructor, on any thread. Its wall time
@@ -286,8 +353,12 @@ class [[nodiscard]] invocation_handle {
 public:
     invocation_handle() noexcept = default;
     explicit invocation_handle(core::site& s, invocation const& what = {}) noexcept {
-        if (core::thread_record* const r = core::recording_thread()) m_state = detail::open_invocation(*r, s, what);
-        if (m_state != nullptr) m_state->in_one_piece = false;
+        core::thread_record* const r = core::recording_thread();
+        if (r == nullptr) return;
+        m_state = detail::prepare_invocation(*r, s, &what);
+        if (m_state == nullptr) return;
+        m_state->in_one_piece = false;
+        detail::open_invocation(*r, *m_state);
     }
     invocation_handle(invocation_handle&& other) noexcept : m_state(other.m_state) { other.m_state = nullptr; }
     invocation_handle& operator=(invocation_handle&& other) noexcept {
@@ -315,12 +386,12 @@ public:
         if (state == nullptr) return;
         core::thread_record* const r = core::recording_thread();
         if (r == nullptr) {  // the thread has no record: the invocation is over, but nowhere to be booked
-            if (core::process_root* const p = core::find_process()) p->clock.close(p->source.ticks());
+            if (core::process_root* const p = core::find_process()) p->clock.close(p->source);
             return;
         }
         core::node& n = detail::handler_node(*r, *state->handler);
         core::own_add(n.count, 1u);
-        detail::close_invocation(*r, *state, n);
+        detail::book_invocation(*r, *state, n, r->process->clock.close(r->process->source, r));
     }
 
 private:
@@ -337,8 +408,10 @@ public:
         m_state = h.m_state;
         m_before = r->current;
         m_wait_before = r->open_wait;
-        m_exceptions = std::uncaught_exceptions();
+        m_exceptions = detail::exceptions_in_flight();
         m_node = &detail::handler_node(*r, *m_state->handler);
+        r->guard = nullptr;
+        detail::prepare_to_attach(*r, *m_state);
         detail::attach_invocation(*r, *m_state, *m_node);
     }
     ~resume_guard() {
@@ -350,8 +423,9 @@ public:
             core::own_add(r.mismatched, 1u);
             return;
         }
+        detail::prepare_to_detach(r, *m_state);
         detail::detach_invocation(r, *m_state, m_before, m_wait_before);
-        if (std::uncaught_exceptions() > m_exceptions) m_state->failed = true;
+        if (detail::exceptions_in_flight() > m_exceptions) m_state->failed = true;
     }
     resume_guard(resume_guard const&) = delete;
     resume_guard& operator=(resume_guard const&) = delete;
@@ -361,7 +435,7 @@ private:
     core::node* m_node = nullptr;
     core::node* m_before = nullptr;
     core::node* m_wait_before = nullptr;
-    int m_exceptions = 0;
+    unsigned m_exceptions = 0;
 };
 
 #else

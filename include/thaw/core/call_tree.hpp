@@ -310,7 +310,7 @@ private:
         duration_record* const d = n.durations;
         if (d == nullptr || !d->histogram.add_existing(*m_memory, m_source->length.to_ns_within_500_years(ticks), 1)) [[unlikely]]
             add_duration(n, ticks, 1);
-        if (m_mode == timing::adaptive) adapt(n, ticks, timed);
+        if (n.timed_at != never && m_mode == timing::adaptive) adapt(n, ticks, timed);  // never: a wait, a handler
         store_release(n.version, version + 2);
     }
 

@@ -23,12 +23,16 @@ inline constexpr std::uint64_t histogram_limit_ns = (1ull << 45) - 1;    // 9.8 
 inline constexpr unsigned histogram_page_count = 45 - histogram_steps_log2 + 1;
 inline constexpr unsigned histogram_bucket_count = histogram_page_count * histogram_page_size;
 
-// The bucket of a duration. The first page is linear (0..31); page p > 0 holds the octave [2^(p+4), 2^(p+5)).
+// The bucket of a duration. The first page is linear (0..31); page p > 0 holds the octave [2^(p+4), 2^(p+5)). A double has the
+// same shape: its exponent and the first five bits of its fraction, taken as one number, count log-linear buckets of 32 steps, and
+// 45 bits are exact in it. Rejected: finding the highest bit and shifting, 4 ns more where a duration has just been measured,
+// since nothing is left to be done meanwhile.
 [[nodiscard]] constexpr unsigned bucket_of(std::uint64_t value_ns) noexcept {
-    if (value_ns > histogram_limit_ns) value_ns = histogram_limit_ns;
-    unsigned const msb = 63u - static_cast<unsigned>(__builtin_clzll(value_ns | histogram_page_size));
-    unsigned const shift = msb - histogram_steps_log2;
-    return (shift << histogram_steps_log2) + static_cast<unsigned>(value_ns >> shift);
+    if (value_ns > histogram_limit_ns) [[unlikely]] value_ns = histogram_limit_ns;
+    if (value_ns < histogram_page_size) [[unlikely]] return static_cast<unsigned>(value_ns);
+    auto const bits = __builtin_bit_cast(std::uint64_t, static_cast<double>(static_cast<std::int64_t>(value_ns)));
+    constexpr std::uint64_t below = (std::uint64_t{1023} + histogram_steps_log2 - 1) << histogram_steps_log2;
+    return static_cast<unsigned>((bits >> (52 - histogram_steps_log2)) - below);
 }
 
 // The smallest duration that falls into the bucket, in nanoseconds.

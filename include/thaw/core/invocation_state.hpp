@@ -19,7 +19,6 @@ struct invocation_state {
     static constexpr std::size_t trace_parent_size = 128;
 
     std::uint64_t generation = 0;        // odd while the invocation is open
-    std::uint64_t number = 0;            // 1 for the first of the process
     site_entry* handler = nullptr;
     std::uint64_t opened_at = 0;         // V
     std::uint64_t gaps = 0;              // of the active clock, constant while this invocation is open
@@ -31,6 +30,7 @@ struct invocation_state {
     std::uint64_t allocated_started = 0; // the thread's allocated bytes then
     bool in_one_piece = true;            // it was never suspended
     bool failed = false;
+    bool described = false;              // the deadline or one of the texts is set
     std::uint32_t next_free = 0;         // arena offset
     char request_id[request_id_size] = {};      // zero-terminated, cut to fit
     char trace_parent[trace_parent_size] = {};  // likewise

@@ -24,14 +24,14 @@ class live_histogram {
 public:
     // The same as add, but false, with nothing counted, where a page would have to be made or a count would overflow.
     THAW_DETAIL_INLINE bool add_existing(arena const& memory, std::uint64_t value_ns, std::uint32_t weight) noexcept {
-        unsigned const bucket = bucket_of(value_ns);
+        std::size_t const bucket = bucket_of(value_ns);
         std::uint32_t const offset = load_relaxed(m_pages[bucket / histogram_page_size]);
         if (offset == 0) [[unlikely]] return false;
-        auto& page = *static_cast<histogram_page*>(memory.at(offset));
-        std::uint32_t const count = load_relaxed(page.count[bucket % histogram_page_size]);
+        std::uint32_t& in_bucket = static_cast<histogram_page*>(memory.at(offset))->count[bucket % histogram_page_size];
+        std::uint32_t const count = load_relaxed(in_bucket);
         // A bucket that is not empty is marked as occupied already.
         if (count == 0 || count > UINT32_MAX - weight) [[unlikely]] return false;
-        store_release(page.count[bucket % histogram_page_size], count + weight);
+        store_release(in_bucket, count + weight);
         return true;
     }
 

@@ -203,7 +203,9 @@ THAW_DETAIL_INLINE thread_record* own_thread(thread_slot& me = this_thread) noex
 
 // The ticks from `since` to `now`; 0 where the counters of two processors disagree by a hair.
 [[nodiscard]] constexpr std::uint64_t elapsed_ticks(std::uint64_t since, std::uint64_t now) noexcept {
-    return static_cast<std::int64_t>(now - since) > 0 ? now - since : 0;
+    std::uint64_t const ticks = now - since;
+    if (static_cast<std::int64_t>(ticks) < 0) [[unlikely]] return 0;
+    return ticks;
 }
 
 // Stamps the scopes that are open at `n` and above, and have no time yet, with `now`: they have lasted at least since then.
