@@ -70,12 +70,12 @@ THAW_DETAIL_INLINE core::invocation_state* take_invocation(core::process_root& p
 
 // Whether the state differs from that of an invocation that has used nothing, which is what a new one begins as.
 THAW_DETAIL_INLINE bool is_marked(core::invocation_state const& s) noexcept {
-    return (s.wait_ticks | s.allocated_bytes | s.cpu_ns) != 0 || s.failed || !s.in_one_piece;
+    return (s.wait_ticks | s.allocated_bytes | s.cpu_ns) != 0 || s.failed || s.in_pieces;
 }
 inline void clear_marks(core::invocation_state& s) noexcept {
     s.wait_ticks = s.allocated_bytes = s.cpu_ns = 0;
     s.failed = false;
-    s.in_one_piece = true;
+    s.in_pieces = false;
 }
 
 // States that are done: one is kept at hand, the others are any thread's. The tag keeps a pop from taking a stale `next_free`.
@@ -138,7 +138,7 @@ THAW_DETAIL_NOINLINE inline bool replace_exemplar(core::thread_record& r, core::
     core::store_relaxed(e->wall_ticks, wall_ticks);
     e->ended_unix_ns = core::read_realtime_ns();
     e->summary = state;
-    e->nodes = state.in_one_piece ? nodes : 0u;
+    e->nodes = state.in_pieces ? 0u : nodes;
     e->truncated = n != nullptr;
     core::store_release(e->in_use, 0u);  // pairs with the acquire of the collector
     return true;
@@ -357,7 +357,7 @@ public:
         if (r == nullptr) return;
         m_state = detail::prepare_invocation(*r, s, &what);
         if (m_state == nullptr) return;
-        m_state->in_one_piece = false;
+        m_state->in_pieces = true;
         detail::open_invocation(*r, *m_state);
     }
     invocation_handle(invocation_handle&& other) noexcept : m_state(other.m_state) { other.m_state = nullptr; }

@@ -28,7 +28,7 @@ struct invocation_state {
     std::uint64_t cpu_ns = 0;            // CPU time of its pieces
     std::uint64_t cpu_started_ns = 0;    // the thread's CPU time when the piece that runs began
     std::uint64_t allocated_started = 0; // the thread's allocated bytes then
-    bool in_one_piece = true;            // it was never suspended
+    bool in_pieces = false;              // it goes through a handle
     bool failed = false;
     bool described = false;              // the deadline or one of the texts is set
     std::uint32_t next_free = 0;         // arena offset
