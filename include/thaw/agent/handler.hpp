@@ -58,14 +58,30 @@ THAW_DETAIL_INLINE unsigned exceptions_in_flight() noexcept {
     return *(known != nullptr ? known : find_in_flight());
 }
 
-THAW_DETAIL_INLINE core::invocation_state* take_invocation(core::process_root& p, core::thread_record& r) noexcept {
-    if (core::invocation_state* const spare = r.spare) return r.spare = nullptr, spare;
+inline core::invocation_state* make_invocation(core::process_root& p) noexcept {
+    return static_cast<core::invocation_state*>(p.memory.allocate((sizeof(core::invocation_state) + 63) & ~std::size_t{63}));
+}
+
+// The state of a thread's own invocation, that of a guard: there is one at a time, which is never given back.
+THAW_DETAIL_INLINE core::invocation_state* own_invocation(core::thread_record& r) noexcept {
+    if (r.own_invocation == nullptr) [[unlikely]] r.own_invocation = make_invocation(*r.process);
+    return r.own_invocation;
+}
+
+// The state of a handle's invocation, which any thread may give back. The tag keeps a pop from taking a stale `next_free`.
+inline core::invocation_state* take_invocation(core::process_root& p) noexcept {
     for (std::uint64_t top = core::load_acquire(p.free_invocations); (top & UINT32_MAX) != 0;) {
         auto* const s = static_cast<core::invocation_state*>(p.memory.at(static_cast<std::uint32_t>(top)));
         std::uint64_t const rest = ((top >> 32) + 1) << 32 | core::load_relaxed(s->next_free);
         if (core::compare_exchange(p.free_invocations, top, rest)) return s;
     }
-    return static_cast<core::invocation_state*>(p.memory.allocate((sizeof(core::invocation_state) + 63) & ~std::size_t{63}));
+    return make_invocation(p);
+}
+
+inline void give_back_invocation(core::process_root& p, core::invocation_state& state) noexcept {
+    std::uint64_t top = core::load_acquire(p.free_invocations);
+    do core::store_relaxed(state.next_free, static_cast<std::uint32_t>(top));
+    while (!core::compare_exchange(p.free_invocations, top, ((top >> 32) + 1) << 32 | p.memory.offset_of(&state)));
 }
 
 // Whether the state differs from that of an invocation that has used nothing, which is what a new one begins as.
@@ -76,17 +92,6 @@ inline void clear_marks(core::invocation_state& s) noexcept {
     s.wait_ticks = s.allocated_bytes = s.cpu_ns = 0;
     s.failed = false;
     s.in_pieces = false;
-}
-
-// States that are done: one is kept at hand, the others are any thread's. The tag keeps a pop from taking a stale `next_free`.
-inline void give_back_invocation(core::process_root& p, core::thread_record& r, core::invocation_state& state) noexcept {
-    if (r.spare == nullptr) {
-        r.spare = &state;
-        return;
-    }
-    std::uint64_t top = core::load_acquire(p.free_invocations);
-    do core::store_relaxed(state.next_free, static_cast<std::uint32_t>(top));
-    while (!core::compare_exchange(p.free_invocations, top, ((top >> 32) + 1) << 32 | p.memory.offset_of(&state)));
 }
 
 // Makes the thread work for the invocation; from now on its node is where the thread stands. In two steps, so that of a
@@ -181,15 +186,11 @@ THAW_DETAIL_COLD inline void report_if_wanted(core::process_root& p, core::threa
     errno = saved;
 }
 
-// An invocation that is about to be opened; null where there is no memory for its state. `what` is null where the host says nothing.
-THAW_DETAIL_INLINE core::invocation_state* prepare_invocation(core::thread_record& r, core::site& s, invocation const* what) noexcept {
-    core::process_root& p = *r.process;
-    core::invocation_state* const state = take_invocation(p, r);
-    if (state == nullptr) return nullptr;
-    state->handler = &p.entry_of(s);
-    if (what != nullptr || state->described) describe(*state, what != nullptr ? *what : invocation{});
-    core::store_relaxed(state->generation, state->generation + 1);
-    return state;
+// Prepares an invocation that is about to be opened. `what` is null where the host says nothing.
+THAW_DETAIL_INLINE void prepare_invocation(core::thread_record& r, core::invocation_state& state, core::site& s, invocation const* what) noexcept {
+    state.handler = &r.process->entry_of(s);
+    if (what != nullptr || state.described) describe(state, what != nullptr ? *what : invocation{});
+    core::store_relaxed(state.generation, state.generation + 1);
 }
 
 THAW_DETAIL_INLINE void open_invocation(core::thread_record& r, core::invocation_state& state) noexcept {
@@ -225,7 +226,6 @@ THAW_DETAIL_INLINE void book_invocation(core::thread_record& r, core::invocation
     core::process_root& p = *r.process;
     std::uint64_t const wall_ticks = core::elapsed_ticks(state.opened_at + state.gaps, ticks);
     r.tree.record(n, wall_ticks);
-    r.tree.settle();
     keep_exemplar(r, state, wall_ticks);
     if (is_marked(state)) book_marks(r, state, n);
     core::own_add(r.sums.wall_ticks, wall_ticks);
@@ -233,7 +233,6 @@ THAW_DETAIL_INLINE void book_invocation(core::thread_record& r, core::invocation
     core::store_relaxed(state.generation, state.generation + 1);
     if (ticks >= core::load_relaxed(p.next_report_ticks) || core::load_relaxed(p.report_wanted) != 0) [[unlikely]]
         report_if_wanted(p, r, state);
-    give_back_invocation(p, r, state);
 }
 
 }
@@ -269,8 +268,9 @@ private:
         m_wait_before = r->open_wait;
         m_exceptions = detail::exceptions_in_flight();
         if (r->invocation != nullptr) return open_nested(*r, s);
-        core::invocation_state* const state = detail::prepare_invocation(*r, s, what);
+        core::invocation_state* const state = detail::own_invocation(*r);
         if (state == nullptr) return;
+        detail::prepare_invocation(*r, *state, s, what);
         core::node& n = detail::handler_node(*r, *state->handler);
         m_state = state;
         m_node = &n;
@@ -300,7 +300,6 @@ private:
             core::store_relaxed(state.generation, state.generation + 1);
         }
         detail::clear_marks(state);
-        detail::give_back_invocation(*r.process, r, state);
     }
 
     void open_nested(core::thread_record& r, core::site& s) noexcept {
@@ -314,19 +313,23 @@ private:
         core::open_node(r, *n, now, 1);
     }
 
+    // On another thread: the invocation is over, but nowhere to be booked.
+    THAW_DETAIL_COLD void end_elsewhere(core::thread_record& r) noexcept {
+        core::own_add(r.mismatched, 1u);
+        if (m_state == nullptr) return;
+        core::store_relaxed(m_state->generation, m_state->generation + 1);
+        r.process->clock.close(r.process->source, &r);
+    }
+
     THAW_DETAIL_NOINLINE void close() noexcept {
-        core::thread_record* const own = core::own_thread();
-        if (own == nullptr) return;
-        core::thread_record& r = *own;
-        bool const failed = detail::exceptions_in_flight() > m_exceptions;
-        if (!core::stands_in(r, m_node)) {  // it ends on another thread: over, but nowhere to be booked
-            core::own_add(r.mismatched, 1u);
-            if (m_state != nullptr) {
-                core::store_relaxed(m_state->generation, m_state->generation + 1);
-                r.process->clock.close(r.process->source, &r);
-            }
-            return;
+        core::thread_record* known = core::this_thread.record->whole;
+        if (known == nullptr || known->current != m_node) [[unlikely]] {
+            known = core::own_thread();
+            if (known == nullptr) return;
+            if (!core::stands_in(*known, m_node)) return end_elsewhere(*known);
         }
+        core::thread_record& r = *known;
+        bool const failed = detail::exceptions_in_flight() > m_exceptions;
         if (m_state == nullptr) {
             if (failed) core::own_add(m_node->errors, 1u);
             core::close_node(r, *m_node, m_before, r.active_now());
@@ -355,8 +358,9 @@ public:
     explicit invocation_handle(core::site& s, invocation const& what = {}) noexcept {
         core::thread_record* const r = core::recording_thread();
         if (r == nullptr) return;
-        m_state = detail::prepare_invocation(*r, s, &what);
+        m_state = detail::take_invocation(*r->process);
         if (m_state == nullptr) return;
+        detail::prepare_invocation(*r, *m_state, s, &what);
         m_state->in_pieces = true;
         detail::open_invocation(*r, *m_state);
     }
@@ -392,6 +396,7 @@ public:
         core::node& n = detail::handler_node(*r, *state->handler);
         core::own_add(n.count, 1u);
         detail::book_invocation(*r, *state, n, r->process->clock.close(r->process->source, r));
+        detail::give_back_invocation(*r->process, *state);
     }
 
 private:

@@ -71,7 +71,7 @@ struct alignas(64) thread_record : recording_head {
     node* handler = nullptr;                // of the last invocation
     invocation_sums sums;
     exemplar_record* exemplar = nullptr;    // made for threads that run handlers
-    invocation_state* spare = nullptr;      // for the next invocation on this thread
+    invocation_state* own_invocation = nullptr;  // the state of the invocations that begin and end on this thread
     std::uint32_t in_use = 0;               // 1: a thread owns the record; taken with acquire, given up with release
     std::uint32_t end_rounds = 0;           // how often the key's destructor has run for the thread that ends
     thread_record* next = nullptr;
