@@ -1,16 +1,16 @@
-// thaw floor 4 report: the figures of a profile that its answers are made of: totals and self times of the nodes, and what
+// thaw floor 3 report: the figures of a profile that its answers are made of: totals and self times of the nodes, and what
 // the nodes of a site add up to within each handler, waits in handlers apart from waits in the background.
 //
 // Thread-compatible; allocates; nothing recurses. Times are doubles, since sums of figures near 2^64 must not wrap.
+// Templates, so that a unit that makes no report does not pay for instantiating them.
 //
-//   profile_summary const s(p);   // requires: `p` is well formed and outlives the summary
+//   profile_summary<profile> const s(p);   // requires: `p` is well formed and outlives the summary
 //   for (site_sum const& w : s.waits.all) ...
 #ifndef THAW_REPORT_SUMMARY_HPP
 #define THAW_REPORT_SUMMARY_HPP
 
 #include <thaw/core/config.hpp>
 #include <thaw/core/histogram.hpp>
-#include <thaw/profile/merge.hpp>
 #include <thaw/profile/profile.hpp>
 
 #include <cstddef>
@@ -27,7 +27,8 @@ struct ranked {
     std::uint32_t index;
 };
 
-inline void sort_ranked(std::vector<ranked>& rows) {
+template <class Rows>
+void sort_ranked(Rows& rows) {
     if (rows.empty()) return;
     std::qsort(rows.data(), rows.size(), sizeof(ranked), [](void const* left, void const* right) {
         ranked const& a = *static_cast<ranked const*>(left);
@@ -59,34 +60,43 @@ struct site_sum {
     double total = 0;
     double self = 0;
     bool self_estimated = false;
+    std::uint32_t next = no_index; // of the same site, in another group
     std::vector<std::uint32_t> nodes;
 };
 
+template <class Sum>
 class site_sums {
 public:
     // Post: the reference is valid until the next call.
-    site_sum& of(std::uint32_t group, std::uint32_t site) {
-        std::uint32_t& at = m_index(group, site);
-        if (at == no_index) {
-            at = static_cast<std::uint32_t>(all.size());
+    Sum& of(std::uint32_t group, std::uint32_t site) {
+        if (site >= m_first.size()) m_first.resize(site + 1, no_index);
+        std::uint32_t* link = &m_first[site];
+        while (*link != no_index && all[*link].group != group) link = &all[*link].next;
+        std::uint32_t const at = *link == no_index ? static_cast<std::uint32_t>(all.size()) : *link;
+        if (*link == no_index) {
             all.emplace_back();
-            all.back().group = group;
-            all.back().site = site;
+            all[at].group = group;
+            all[at].site = site;
+        } else {
+            *link = all[at].next;
         }
+        all[at].next = m_first[site]; // moves to the front: the nodes of a handler come in runs
+        m_first[site] = at;
         return all[at];
     }
 
-    std::vector<site_sum> all;
+    std::vector<Sum> all;
 
 private:
-    thaw::detail::key_index m_index;
+    std::vector<std::uint32_t> m_first; // by site: the sums of a site are a list
 };
 
+enum wait_group : std::uint32_t { in_handlers, in_background };
+
+template <class Profile>
 class profile_summary {
 public:
-    enum wait_group : std::uint32_t { in_handlers, in_background };
-
-    explicit profile_summary(profile const& p) : nodes(p.nodes.size()), m_profile(p) {
+    explicit profile_summary(Profile const& p) : nodes(p.nodes.size()), m_profile(p) {
         measure_upwards();
         measure_downwards();
         sum_sites();
@@ -102,10 +112,10 @@ public:
     }
 
     std::vector<node_facts> nodes; // as in the profile
-    site_sums handlers;            // by handler, in group 0: the outermost ones
-    site_sums waits;               // by wait_group and wait
-    site_sums handler_waits;       // by site of the handler and wait
-    site_sums busy;                // by site of the handler and scope, the handler itself included
+    site_sums<site_sum> handlers;      // by handler, in group 0: the outermost ones
+    site_sums<site_sum> waits;         // by wait_group and wait
+    site_sums<site_sum> handler_waits; // by site of the handler and wait
+    site_sums<site_sum> busy;          // by site of the handler and scope, the handler itself included
     double latency = 0;            // time of all handlers
 
 private:
@@ -178,7 +188,7 @@ private:
         if (largest < value) largest = value;
     }
 
-    profile const& m_profile;
+    Profile const& m_profile;
 };
 
 }

@@ -1,11 +1,12 @@
 // thaw floor 2 report: lines and tables of text that keep to a width. Knows nothing of profiles.
 //
 // Whoever puts text in makes it printable first (units.hpp); then no line is longer than the width, whatever the text is.
-// Thread-compatible; allocates.
+// Thread-compatible; allocates. Templates, so that a unit that makes no report does not pay for instantiating them.
 //
-//   text_page page(100, false);
-//   text_table table("waits", {{"calls", 1}, {"p95", 2}});   // the column of the lowest rank is the first to go
-//   table.add({0, "db.query", " (wait)", {"20", "200 ms"}});
+//   static constexpr table_column columns[] = {{"calls", 1}, {"p95", 2}};   // the column of the lowest rank is the first to go
+//   text_page<> page(100, false);
+//   text_table<> table("waits", columns);
+//   table.row(0, "db.query", " (wait)").cell("20").cell("200 ms");
 //   table.write(page);
 #ifndef THAW_REPORT_TABLE_HPP
 #define THAW_REPORT_TABLE_HPP
@@ -15,7 +16,6 @@
 
 #include <cstddef>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace thaw::report::detail {
@@ -23,15 +23,16 @@ namespace thaw::report::detail {
 enum class style : unsigned char { plain, bold, dim, red, yellow, cyan };
 
 // Text that grows line by line. Everything put into it is printable.
+template <class String = std::string>
 class text_page {
 public:
     text_page(std::size_t width, bool colours) : m_width(width < 40 ? 40 : width), m_colours(colours) {}
 
     [[nodiscard]] std::size_t width() const noexcept { return m_width; }
-    [[nodiscard]] std::string take() { return std::move(m_text); }
+    [[nodiscard]] String const& text() const noexcept { return m_text; }
     void blank_line() { m_text += '\n'; }
 
-    void put(std::string const& s, style st = style::plain) {
+    void put(String const& s, style st = style::plain) {
         static constexpr char const* codes[] = {"", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[36m"};
         bool const painted = m_colours && st != style::plain;
         if (painted) m_text += codes[static_cast<unsigned>(st)];
@@ -40,128 +41,145 @@ public:
     }
 
     // A label, then items, as many a line as fit; lines after the first are indented like the first item.
-    void items(std::string const& label, style label_style, std::vector<std::string> const& list, char const* separator) {
-        std::size_t const indent = columns_of(label);
-        std::string const gap = separator;
-        put(label, label_style);
-        std::size_t at = indent;
-        for (std::string const& item : list) {
-            std::string const fitting = shortened(item, m_width - indent);
-            std::size_t const wide = columns_of(fitting);
-            if (at > indent && at + gap.size() + wide > m_width) {
-                m_text.append(1, '\n').append(indent, ' ');
-                at = indent;
-            } else if (at > indent) {
-                m_text += gap;
-                at += gap.size();
-            }
-            m_text += fitting;
-            at += wide;
-        }
-        m_text += '\n';
+    void begin_items(String const& label, style st) {
+        m_indent = m_at = columns_of(label);
+        put(label, st);
     }
+    void item(String const& text, String const& gap = "  ") {
+        String const fitting = shortened(text, m_width - m_indent);
+        std::size_t const wide = columns_of(fitting);
+        if (m_at > m_indent && m_at + gap.size() + wide > m_width) {
+            m_text.append(1, '\n').append(m_indent, ' ');
+            m_at = m_indent;
+        } else if (m_at > m_indent) {
+            m_text += gap;
+            m_at += gap.size();
+        }
+        m_text += fitting;
+        m_at += wide;
+    }
+    void end_items() { blank_line(); }
 
     // A label and a sentence. A line does not end between a number and what follows it.
-    void sentence(std::string const& label, style label_style, std::string const& words) {
-        std::vector<std::string> list(1);
+    void sentence(String const& label, style st, String const& words) {
+        begin_items(label, st);
+        String word;
         for (std::size_t i = 0; i < words.size(); ++i) {
             bool const after_digit = i > 0 && words[i - 1] >= '0' && words[i - 1] <= '9';
-            if (words[i] == ' ' && !after_digit)
-                list.emplace_back();
-            else
-                list.back() += words[i];
+            if (words[i] == ' ' && !after_digit) {
+                item(word, " ");
+                word.clear();
+            } else {
+                word += words[i];
+            }
         }
-        items(label, label_style, list, " ");
+        item(word, " ");
+        end_items();
     }
 
 private:
     std::size_t m_width;
     bool m_colours;
-    std::string m_text;
+    std::size_t m_indent = 0;
+    std::size_t m_at = 0; // columns of the line that items are put on
+    String m_text;
+};
+
+struct table_column {
+    char const* title;
+    unsigned rank;
 };
 
 // A name and right-aligned columns. What does not fit: first columns go, the ones with the lowest rank, then names are
 // shortened.
+template <class String = std::string>
 class text_table {
 public:
-    struct column {
-        char const* title;
-        unsigned rank;
-    };
-    struct row {
-        std::size_t indent;
-        std::string name;
-        std::string mark; // stands behind the name and is not shortened
-        std::vector<std::string> cells;
-    };
+    // Requires: the title and the columns outlive the table.
+    text_table(char const* title, table_column const* columns, std::size_t count)
+        : m_columns(columns), m_count(count) {
+        row(0, title);
+        for (std::size_t c = 0; c < count; ++c) cell(columns[c].title);
+    }
+    template <std::size_t N>
+    text_table(char const* title, table_column const (&columns)[N]) : text_table(title, columns, N) {}
 
-    text_table(char const* title, std::vector<column> columns) : m_title(title), m_columns(std::move(columns)) {}
+    [[nodiscard]] bool empty() const noexcept { return size() == 1; }
 
-    [[nodiscard]] bool empty() const noexcept { return m_rows.empty(); }
-    void add(row r) { m_rows.push_back(std::move(r)); }
+    // Begins a row. The mark stands behind the name and is not shortened. Cells that are not given are empty.
+    text_table& row(std::size_t indent, String const& name, String const& mark = "") {
+        m_texts.resize(size() * (2 + m_count));
+        m_indents.push_back(indent);
+        return cell(name).cell(mark);
+    }
+    text_table& cell(String const& text) {
+        m_texts.push_back(text);
+        return *this;
+    }
 
-    void write(text_page& page) const {
-        std::size_t wanted = columns_of(m_title);
+    void write(text_page<String>& page) {
+        m_texts.resize(size() * (2 + m_count));
+        std::size_t wanted = 0;
         std::size_t least = page.width() / 4 < 20 ? 20 : page.width() / 4; // of the name, before columns go
-        std::vector<std::size_t> wide;
-        for (column const& c : m_columns) wide.push_back(columns_of(c.title));
-        for (row const& r : m_rows) {
-            std::size_t const mark = columns_of(r.mark);
-            std::size_t const name = r.indent + columns_of(r.name) + mark;
+        std::vector<std::size_t> wide(m_count);                            // of the columns; 0: not shown
+        for (std::size_t r = 0; r < size(); ++r) {
+            std::size_t const mark = columns_of(texts(r)[1]);
+            std::size_t const name = m_indents[r] + columns_of(texts(r)[0]) + mark;
             if (wanted < name) wanted = name;
-            if (mark != 0 && least < r.indent + 8 + mark) least = r.indent + 8 + mark;
-            for (std::size_t c = 0; c < wide.size(); ++c)
-                if (wide[c] < columns_of(r.cells[c])) wide[c] = columns_of(r.cells[c]);
+            if (mark != 0 && least < m_indents[r] + 8 + mark) least = m_indents[r] + 8 + mark;
+            for (std::size_t c = 0; c < m_count; ++c)
+                if (std::size_t const w = columns_of(texts(r)[2 + c]); wide[c] < w) wide[c] = w;
         }
         if (least > page.width() / 2) least = page.width() / 2;
         if (least > wanted) least = wanted;
-        std::vector<bool> shown(wide.size(), true);
         std::size_t taken = 0;
         for (std::size_t const w : wide) taken += w + 2;
         while (taken > 0 && least + taken > page.width()) {
-            std::size_t worst = wide.size();
-            for (std::size_t c = 0; c < wide.size(); ++c)
-                if (shown[c] && (worst == wide.size() || m_columns[c].rank < m_columns[worst].rank)) worst = c;
-            shown[worst] = false;
+            std::size_t worst = m_count;
+            for (std::size_t c = 0; c < m_count; ++c)
+                if (wide[c] != 0 && (worst == m_count || m_columns[c].rank < m_columns[worst].rank)) worst = c;
             taken -= wide[worst] + 2;
+            wide[worst] = 0;
         }
         std::size_t const name_width = wanted < page.width() - taken ? wanted : page.width() - taken;
-
-        std::vector<std::string> titles;
-        for (column const& c : m_columns) titles.emplace_back(c.title);
-        page.put(line({0, m_title, "", titles}, name_width, wide, shown), style::bold);
-        page.blank_line();
-        for (row const& r : m_rows) {
-            page.put(line(r, name_width, wide, shown));
+        for (std::size_t r = 0; r < size(); ++r) {
+            page.put(line(r, name_width, wide), r == 0 ? style::bold : style::plain);
             page.blank_line();
         }
     }
 
 private:
-    [[nodiscard]] static std::string line(row const& r, std::size_t name_width, std::vector<std::size_t> const& wide,
-                                          std::vector<bool> const& shown) {
-        std::size_t const indent = r.indent < name_width / 2 ? r.indent : name_width / 2;
+    // The number of rows; the first one holds the titles.
+    [[nodiscard]] std::size_t size() const noexcept { return m_indents.size(); }
+
+    // Name, mark and cells of a row.
+    [[nodiscard]] String const* texts(std::size_t r) const noexcept { return m_texts.data() + r * (2 + m_count); }
+
+    [[nodiscard]] String line(std::size_t r, std::size_t name_width, std::vector<std::size_t> const& wide) const {
+        String const* const text = texts(r);
+        std::size_t const indent = m_indents[r] < name_width / 2 ? m_indents[r] : name_width / 2;
         std::size_t room = name_width - indent;
-        std::size_t const mark = columns_of(r.mark);
+        std::size_t const mark = columns_of(text[1]);
         bool const marked = mark + 4 <= room;
         if (marked) room -= mark;
-        std::string out = std::string(indent, ' ') + shortened(r.name, room);
-        if (marked) out += r.mark;
+        String out = String(indent, ' ') + shortened(text[0], room);
+        if (marked) out += text[1];
         std::size_t at = columns_of(out);
         std::size_t end = name_width;
-        for (std::size_t c = 0; c < wide.size(); ++c) {
-            if (!shown[c]) continue;
+        for (std::size_t c = 0; c < m_count; ++c) {
+            if (wide[c] == 0) continue;
             end += wide[c] + 2;
-            if (r.cells[c].empty()) continue;
-            out.append(end - at - columns_of(r.cells[c]), ' ') += r.cells[c];
+            if (text[2 + c].empty()) continue;
+            out.append(end - at - columns_of(text[2 + c]), ' ') += text[2 + c];
             at = end;
         }
         return out;
     }
 
-    std::string m_title;
-    std::vector<column> m_columns;
-    std::vector<row> m_rows;
+    table_column const* m_columns;
+    std::size_t m_count;
+    std::vector<std::size_t> m_indents; // by row
+    std::vector<String> m_texts;        // of all rows
 };
 
 }

@@ -1,9 +1,10 @@
-// thaw floor 5 report: a profile as text for a person, in a terminal or a log: answers first, then tables, the tree, and
+// thaw floor 4 report: a profile as text for a person, in a terminal or a log: answers first, then tables, the tree, and
 // last what is uncertain or was lost.
 //
 // One call writes one report with one fwrite and one fflush. Lines are at most `width` columns long, whatever names contain:
 // nothing from a name reaches the terminal unprintable. Colours only on a terminal, and not where NO_COLOR is set or TERM is
-// "dumb". Thread-compatible; allocates; throws nothing but std::bad_alloc; errno is kept.
+// "dumb". Thread-compatible; allocates; throws nothing but std::bad_alloc; errno is kept. What does the work are templates, so
+// that a unit that makes no report does not pay for instantiating them.
 //
 //   thaw::report::text{}(p, stderr);
 //   std::string const s = thaw::report::text{.width = 120, .max_rows = 50}.format(p);
@@ -16,7 +17,6 @@
 
 #include <thaw/core/config.hpp>
 #include <thaw/core/histogram.hpp>
-#include <thaw/profile/merge.hpp>
 #include <thaw/profile/profile.hpp>
 #include <thaw/report/summary.hpp>
 #include <thaw/report/table.hpp>
@@ -28,7 +28,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <sys/ioctl.h>
@@ -46,33 +45,39 @@ struct text {
     std::size_t max_sites = 10;         // lines of each table
 
     // The report as a string. Requires: `p` is well formed (indices in range, parents before children).
+    template <class = void>
     [[nodiscard]] std::string format(profile const& p) const;
 
     // Effects: writes the report to `out` and flushes it. A failure to write is not reported.
+    template <class = void>
     void operator()(profile const& p, std::FILE* out = stderr) const;
 };
 
-[[nodiscard]] inline std::string to_string(profile const& p) { return text{}.format(p); }
+template <class = void>
+[[nodiscard]] std::string to_string(profile const& p) {
+    return text{}.format(p);
+}
 
 namespace detail {
 
+template <class Profile>
 class text_writer {
 public:
-    text_writer(profile const& p, text const& options, std::size_t width, bool colours)
+    text_writer(Profile const& p, text const& options, std::size_t width, bool colours)
         : m_profile(p), m_options(options), m_page(width, colours), m_summary(p) {}
 
     [[nodiscard]] std::string write() {
         header();
         m_page.blank_line();
         verdicts();
-        waits(profile_summary::in_handlers, "Latency bottlenecks");
-        waits(profile_summary::in_background, "Background waits");
+        waits(in_handlers, "Latency bottlenecks");
+        waits(in_background, "Background waits");
         memory();
         tree();
         slowest();
         m_page.blank_line();
         uncertain();
-        return m_page.take();
+        return m_page.text();
     }
 
 private:
@@ -91,11 +96,11 @@ private:
         profile_identity const& id = m_profile.identity;
         profile_window const& w = m_profile.window;
         own_cost const& c = m_profile.cost;
-        std::vector<std::string> list;
+        m_page.begin_items("thaw  ", style::bold);
         std::string const program = printable(id.app + (id.app.empty() || id.version.empty() ? "" : " ") + id.version);
-        if (!program.empty()) list.push_back(program);
+        if (!program.empty()) m_page.item(program);
         if (!id.instance.empty())
-            list.push_back("instance " + printable(id.instance.size() == 16 ? id.instance.substr(0, 8) : id.instance));
+            m_page.item("instance " + printable(id.instance.size() == 16 ? id.instance.substr(0, 8) : id.instance));
         std::string details;
         auto const detail = [&details](std::uint64_t n, char const* what) {
             if (n != 0) details += (details.empty() ? " (" : ", ") + count_text(n) + what;
@@ -103,15 +108,15 @@ private:
         detail(w.cold, " cold");
         detail(w.errors, " failed");
         detail(w.open, " running");
-        list.push_back(count_text(w.invocations) + (w.invocations == 1 ? " invocation" : " invocations") + details +
-                       (details.empty() ? "" : ")"));
-        list.push_back(duration_text(static_cast<double>(w.active_ns)) + " active");
-        if (w.cpu_measured) list.push_back(duration_text(static_cast<double>(w.cpu_ns)) + " CPU");
+        if (!details.empty()) details += ')';
+        m_page.item(count_text(w.invocations) + (w.invocations == 1 ? " invocation" : " invocations") + details);
+        m_page.item(duration_text(static_cast<double>(w.active_ns)) + " active");
+        if (w.cpu_measured) m_page.item(duration_text(static_cast<double>(w.cpu_ns)) + " CPU");
         double const own =
             static_cast<double>(c.recording_ns) + static_cast<double>(c.collecting_ns) + static_cast<double>(c.reporting_ns);
-        list.push_back("own cost " +
-                       (w.active_ns == 0 ? duration_text(own) : share_text(own, static_cast<double>(w.active_ns))));
-        m_page.items("thaw  ", style::bold, list, "  ");
+        m_page.item("own cost " +
+                    (w.active_ns == 0 ? duration_text(own) : share_text(own, static_cast<double>(w.active_ns))));
+        m_page.end_items();
     }
 
     void verdicts() {
@@ -149,7 +154,7 @@ private:
             site_sum const& s = m_summary.handler_waits.all[tops[i].index];
             verdict("  slow     ", style::red,
                     share_text(s.total, time_of(s.group)) + " of " + short_name(s.group) + "'s time waits in " +
-                        short_name(s.site) + " (p95 " + quantiles(s)[1] + ")");
+                        short_name(s.site) + " (p95 " + quantile(durations_of(s), 0.95, s.max_ns) + ")");
         }
     }
 
@@ -197,18 +202,26 @@ private:
                     short_name(top->site) + " itself" + (top->site == top->group ? ", outside its scopes and waits" : ""));
     }
 
-    // p50, p95, p99 of all nodes of a sum; "-" where no duration was recorded.
-    [[nodiscard]] std::vector<std::string> quantiles(site_sum const& s) const {
-        auto const buckets = merged_buckets(m_profile, s.nodes);
-        return quantiles({buckets.data(), buckets.data() + buckets.size()}, s.max_ns);
+    // The durations of all nodes of a sum, with a bucket for each index. Post: valid until the next call.
+    [[nodiscard]] bucket_range durations_of(site_sum const& s) {
+        std::uint32_t const last = core::histogram_bucket_count - 1;
+        m_durations.assign(last + 1, {});
+        for (std::uint32_t i = 0; i <= last; ++i) m_durations[i].index = i;
+        for (std::uint32_t const node : s.nodes)
+            for (core::histogram_bucket const& b : m_profile.durations_of(m_profile.nodes[node])) {
+                std::uint64_t& count = m_durations[b.index < last ? b.index : last].count;
+                count = core::saturating_add(count, b.count);
+            }
+        return {m_durations.data(), m_durations.data() + m_durations.size()};
     }
-    [[nodiscard]] static std::vector<std::string> quantiles(bucket_range r, std::uint64_t max_ns) {
-        std::vector<std::string> texts;
-        for (double const q : {0.5, 0.95, 0.99})
-            texts.push_back(r.size() == 0
-                                ? "-"
-                                : duration_text(static_cast<double>(core::bucket_quantile_ns(r.first, r.last, q, max_ns))));
-        return texts;
+
+    // "-" where no duration was recorded.
+    [[nodiscard]] static std::string quantile(bucket_range r, double q, std::uint64_t max_ns) {
+        if (core::bucket_total(r.first, r.last) == 0) return "-";
+        return duration_text(static_cast<double>(core::bucket_quantile_ns(r.first, r.last, q, max_ns)));
+    }
+    static void add_quantiles(text_table<>& table, bucket_range r, std::uint64_t max_ns) {
+        for (double const q : {0.5, 0.95, 0.99}) table.cell(quantile(r, q, max_ns));
     }
 
     void waits(std::uint32_t group, char const* title) {
@@ -217,27 +230,22 @@ private:
             if (m_summary.waits.all[i].group == group)
                 rows.push_back({m_summary.waits.all[i].total, static_cast<double>(m_summary.waits.all[i].calls), i});
         sort_ranked(rows);
-        std::vector<text_table::column> columns = {{"calls", 4}, {"p50", 2}, {"p95", 7},
-                                                   {"p99", 1},   {"max", 3}, {"total", 6}};
-        if (group == profile_summary::in_handlers) columns.push_back({"of latency", 5});
-        text_table table(title, columns);
+        static constexpr table_column columns[] = {{"calls", 4}, {"p50", 2},   {"p95", 7},       {"p99", 1},
+                                                   {"max", 3},   {"total", 6}, {"of latency", 5}};
+        text_table<> table(title, columns, group == in_handlers ? 7 : 6);
         for (std::size_t i = 0; i < rows.size() && i < m_options.max_sites; ++i) {
             site_sum const& s = m_summary.waits.all[rows[i].index];
-            auto const q = quantiles(s);
             bool const none = s.max_ns == 0 && !(s.total > 0);
-            std::vector<std::string> cells = {count_text(s.calls),
-                                              q[0],
-                                              q[1],
-                                              q[2],
-                                              none ? "-" : duration_text(static_cast<double>(s.max_ns)),
-                                              none ? "-" : duration_text(s.total)};
-            if (group == profile_summary::in_handlers) cells.push_back(share_text(s.total, m_summary.latency));
-            table.add({2, name(s.site), "", cells});
+            table.row(2, name(s.site)).cell(count_text(s.calls));
+            add_quantiles(table, durations_of(s), s.max_ns);
+            table.cell(none ? "-" : duration_text(static_cast<double>(s.max_ns)));
+            table.cell(none ? "-" : duration_text(s.total));
+            if (group == in_handlers) table.cell(share_text(s.total, m_summary.latency));
         }
         write(table, rows.size());
     }
 
-    void write(text_table const& table, std::size_t all) {
+    void write(text_table<>& table, std::size_t all) {
         if (all == 0) return;
         m_page.blank_line();
         table.write(m_page);
@@ -252,7 +260,9 @@ private:
             rows.push_back({static_cast<double>(m.allocated_bytes), static_cast<double>(m.allocations), i});
         }
         sort_ranked(rows);
-        text_table table("Memory hot spots", {{"a call", 4}, {"allocations a call", 1}, {"live", 2}, {"growth a call", 3}});
+        static constexpr table_column columns[] = {
+            {"a call", 4}, {"allocations a call", 1}, {"live", 2}, {"growth a call", 3}};
+        text_table<> table("Memory hot spots", columns);
         auto const invocations = static_cast<double>(m_profile.window.invocations);
         for (std::size_t i = 0; i < rows.size() && i < m_options.max_sites; ++i) {
             memory_site const& m = m_profile.memory[rows[i].index];
@@ -260,15 +270,12 @@ private:
             auto const live = static_cast<double>(m.live_bytes());
             double const later = later_invocations();
             double const change = later > 0 ? growth(m) / later : 0;
-            table.add({2,
-                       name(m.site),
-                       "",
-                       {called ? bytes_text(rows[i].first / invocations) : "-",
-                        called ? ratio_text(rows[i].second / invocations) : "-",
-                        live < 0 ? signed_bytes_text(live) : bytes_text(live),
-                        !(later > 0)                    ? "-"
-                        : change < 0.5 && change > -0.5 ? "steady"
-                                                        : signed_bytes_text(change)}});
+            table.row(2, name(m.site)).cell(called ? bytes_text(rows[i].first / invocations) : "-");
+            table.cell(called ? ratio_text(rows[i].second / invocations) : "-");
+            table.cell(live < 0 ? signed_bytes_text(live) : bytes_text(live));
+            table.cell(!(later > 0)                    ? "-"
+                       : change < 0.5 && change > -0.5 ? "steady"
+                                                       : signed_bytes_text(change));
         }
         write(table, rows.size());
     }
@@ -288,17 +295,15 @@ private:
         if (order.empty()) return;
 
         // A parent stands before its children in this order, so that the first lines are a tree too.
-        std::vector<bool> shown(nodes.size());
-        std::size_t lines = 0;
-        double left_out = 0;
+        std::vector<std::uint32_t> shown(nodes.size());
         std::vector<std::uint32_t> kept;
+        double left_out = 0;
         for (ranked const& r : order) {
             std::uint32_t const parent = nodes[r.index].parent;
-            if (lines < m_options.max_rows && m_summary.nodes[r.index].depth < m_options.max_depth) {
-                shown[r.index] = true;
+            if (kept.size() < m_options.max_rows && m_summary.nodes[r.index].depth < m_options.max_depth) {
+                shown[r.index] = 1;
                 kept.push_back(r.index);
-                ++lines;
-            } else if (m_summary.is_root(parent) || shown[parent]) {
+            } else if (m_summary.is_root(parent) || shown[parent] != 0) {
                 left_out += m_summary.nodes[r.index].total;
             }
         }
@@ -311,11 +316,11 @@ private:
             head = kept[i];
         }
 
-        text_table table(
-            "Where the time goes",
-            {{"calls", 5}, {"total", 8}, {"self", 6}, {"p50", 2}, {"p95", 7}, {"p99", 1}, {"max", 3}, {"allocated", 4}});
+        static constexpr table_column columns[] = {{"calls", 5}, {"total", 8}, {"self", 6}, {"p50", 2},
+                                                   {"p95", 7},   {"p99", 1},   {"max", 3},  {"allocated", 4}};
+        text_table<> table("Where the time goes", columns);
         for (std::uint32_t at = top; at != no_index;) {
-            table.add(tree_row(at));
+            add_row(table, at);
             std::uint32_t to = first[at];
             while (to == no_index && at != no_index) {
                 to = next[at];
@@ -325,13 +330,13 @@ private:
         }
         m_page.blank_line();
         table.write(m_page);
-        if (std::size_t const cut = order.size() - lines; cut != 0)
+        if (std::size_t const cut = order.size() - kept.size(); cut != 0)
             m_page.sentence("  ", style::dim,
                             count_text(cut) + (cut == 1 ? " line" : " lines") + " with " + duration_text(left_out) +
                                 " left out");
     }
 
-    [[nodiscard]] text_table::row tree_row(std::uint32_t node) {
+    void add_row(text_table<>& table, std::uint32_t node) {
         profile_node const& n = m_profile.nodes[node];
         node_facts const& f = m_summary.nodes[node];
         std::string mark;
@@ -350,22 +355,17 @@ private:
         }
         m_estimated |= !untimed && (estimated || f.self_estimated);
         m_untimed |= untimed && n.calls > n.open;
-        text_table::row row = {2 * static_cast<std::size_t>(f.depth), name(n.site), mark, {}};
+        table.row(2 * static_cast<std::size_t>(f.depth), name(n.site), mark);
         if (n.calls == 0 && n.timed == 0) { // what others stand under
-            row.cells = {"", f.total > 0 ? duration_text(f.total) : "", "", "", "", "", "", ""};
+            table.cell("").cell(f.total > 0 ? duration_text(f.total) : "").cell("").cell("").cell("").cell("").cell("");
         } else {
-            auto const q = quantiles(m_profile.durations_of(n), n.max_ns);
-            row.cells = {count_text(n.calls),
-                         untimed ? "-" : (estimated ? "~" : "") + duration_text(f.total),
-                         untimed ? "-" : (f.self_estimated ? "~" : "") + duration_text(f.self),
-                         q[0],
-                         q[1],
-                         q[2],
-                         untimed && n.max_ns == 0 ? "-" : duration_text(static_cast<double>(n.max_ns)),
-                         ""};
+            table.cell(count_text(n.calls));
+            table.cell(untimed ? "-" : (estimated ? "~" : "") + duration_text(f.total));
+            table.cell(untimed ? "-" : (f.self_estimated ? "~" : "") + duration_text(f.self));
+            add_quantiles(table, m_profile.durations_of(n), n.max_ns);
+            table.cell(untimed && n.max_ns == 0 ? "-" : duration_text(static_cast<double>(n.max_ns)));
         }
-        if (n.allocated_bytes != 0) row.cells.back() = bytes_text(static_cast<double>(n.allocated_bytes));
-        return row;
+        if (n.allocated_bytes != 0) table.cell(bytes_text(static_cast<double>(n.allocated_bytes)));
     }
 
     void slowest() {
@@ -373,12 +373,14 @@ private:
         if (e.handler_site == no_index) return;
         auto const wall = static_cast<double>(e.wall_ns);
         m_page.blank_line();
-        std::vector<std::string> list = {name(e.handler_site), duration_text(wall),
-                                         share_text(static_cast<double>(e.wait_ns), wall) + " waiting"};
-        if (!e.request_id.empty()) list.push_back("request " + printable(e.request_id));
-        if (e.allocated_bytes != 0) list.push_back(bytes_text(static_cast<double>(e.allocated_bytes)) + " allocated");
-        if (e.failed) list.push_back("failed");
-        m_page.items("Slowest invocation  ", style::bold, list, "  ");
+        m_page.begin_items("Slowest invocation  ", style::bold);
+        m_page.item(name(e.handler_site));
+        m_page.item(duration_text(wall));
+        m_page.item(share_text(static_cast<double>(e.wait_ns), wall) + " waiting");
+        if (!e.request_id.empty()) m_page.item("request " + printable(e.request_id));
+        if (e.allocated_bytes != 0) m_page.item(bytes_text(static_cast<double>(e.allocated_bytes)) + " allocated");
+        if (e.failed) m_page.item("failed");
+        m_page.end_items();
 
         // Of each part the time that is in no other part, so that the parts add up to the whole.
         std::vector<double> self(m_profile.nodes.size());
@@ -390,13 +392,12 @@ private:
         std::vector<ranked> rows;
         for (std::uint32_t i = 0; i < e.parts.size(); ++i) rows.push_back({self[e.parts[i].node], 0, i});
         sort_ranked(rows);
-        text_table table("  its largest parts", {{"calls", 1}, {"self", 3}, {"of it", 2}});
+        static constexpr table_column columns[] = {{"calls", 1}, {"self", 3}, {"of it", 2}};
+        text_table<> table("  its largest parts", columns);
         for (std::size_t i = 0; i < rows.size() && i < 5 && rows[i].first > 0; ++i) {
             invocation_exemplar::part const& part = e.parts[rows[i].index];
-            table.add({2,
-                       name(m_profile.nodes[part.node].site),
-                       m_summary.kind_of(part.node) == site_kind::wait ? " (wait)" : "",
-                       {count_text(part.calls), duration_text(rows[i].first), share_text(rows[i].first, wall)}});
+            table.row(2, name(m_profile.nodes[part.node].site), m_summary.kind_of(part.node) == site_kind::wait ? " (wait)" : "");
+            table.cell(count_text(part.calls)).cell(duration_text(rows[i].first)).cell(share_text(rows[i].first, wall));
         }
         if (!table.empty()) table.write(m_page);
         if (e.truncated)
@@ -435,10 +436,11 @@ private:
         if (!lost) m_page.sentence("", style::plain, "nothing was lost");
     }
 
-    profile const& m_profile;
+    Profile const& m_profile;
     text const& m_options;
-    text_page m_page;
-    profile_summary m_summary;
+    text_page<> m_page;
+    profile_summary<Profile> m_summary;
+    std::vector<core::histogram_bucket> m_durations;
     double m_largest_error = 0;
     bool m_any_verdict = false;
     bool m_estimated = false;
@@ -449,11 +451,13 @@ private:
 
 }
 
-inline std::string text::format(profile const& p) const {
-    return detail::text_writer(p, *this, width == 0 ? 100 : width, colours == colour::always).write();
+template <class>
+std::string text::format(profile const& p) const {
+    return detail::text_writer<profile>(p, *this, width == 0 ? 100 : width, colours == colour::always).write();
 }
 
-inline void text::operator()(profile const& p, std::FILE* out) const {
+template <class>
+void text::operator()(profile const& p, std::FILE* out) const {
     int const before = errno;
     int const fd = fileno(out);
     bool const terminal = fd >= 0 && isatty(fd) == 1;
@@ -465,7 +469,7 @@ inline void text::operator()(profile const& p, std::FILE* out) const {
     bool const wanted =
         terminal && (no_colour == nullptr || *no_colour == '\0') && (term == nullptr || std::string(term) != "dumb");
     bool const painted = colours == colour::always || (colours == colour::automatic && wanted);
-    std::string const report = detail::text_writer(p, *this, columns, painted).write();
+    std::string const report = detail::text_writer<profile>(p, *this, columns, painted).write();
     std::fwrite(report.data(), 1, report.size(), out);
     std::fflush(out);
     errno = before;

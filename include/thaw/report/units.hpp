@@ -18,12 +18,16 @@ namespace thaw::report {
 
 // `value` rounded to `decimals` (0 to 2) places. Requires: 0 <= value < 1e15.
 [[nodiscard]] inline std::string fixed_text(double value, unsigned decimals) {
-    std::uint64_t const scale = decimals == 0 ? 1 : decimals == 1 ? 10 : 100;
-    auto const scaled = static_cast<std::uint64_t>(value * static_cast<double>(scale) + 0.5);
-    std::string r = std::to_string(scaled / scale);
-    if (decimals == 0) return r;
-    std::string const fraction = std::to_string(scaled % scale);
-    return r.append(1, '.').append(decimals - fraction.size(), '0') + fraction;
+    double const scale = decimals == 0 ? 1 : decimals == 1 ? 10 : 100;
+    auto left = static_cast<std::uint64_t>(value * scale + 0.5);
+    char digits[24];
+    char* const end = digits + sizeof digits;
+    char* at = end;
+    for (unsigned place = 0; place <= decimals || left != 0; ++place, left /= 10) {
+        if (place == decimals && place != 0) *--at = '.';
+        *--at = static_cast<char>('0' + left % 10);
+    }
+    return std::string(at, static_cast<std::size_t>(end - at));
 }
 
 // Three significant digits: 9.99, 99.9, 999. The limits are where rounding would add a digit: 9.995 is "10.0".
@@ -71,7 +75,7 @@ template <std::size_t N>
 // Exact below a million.
 [[nodiscard]] inline std::string count_text(std::uint64_t n) {
     static constexpr detail::unit units[] = {{"", 1}, {" M", 1e6}, {" G", 1e9}, {" T", 1e12}, {" P", 1e15}, {" E", 1e18}};
-    return n < 1000000 ? std::to_string(n) : detail::in_units(static_cast<double>(n), units);
+    return n < 1000000 ? fixed_text(static_cast<double>(n), 0) : detail::in_units(static_cast<double>(n), units);
 }
 
 // A count per something else, whole where it is whole: "12", "0.50".
