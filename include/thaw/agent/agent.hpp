@@ -8,7 +8,8 @@
 // invocation that failed, at thaw::stop() and at thaw::report_now(). It runs on the thread whose invocation has just ended and
 // outside of it: neither collecting nor the reporter is in the profile. No thread, timer or socket exists in between.
 //
-// start, stop and report_now are thread-safe; none of them throws. Before start nothing is allocated or opened.
+// start, stop and report_now are thread-safe; none of them throws. Before start nothing is allocated or opened. They and what
+// does their work are templates, so that only the unit that calls them pays for compiling them.
 #ifndef THAW_AGENT_AGENT_HPP
 #define THAW_AGENT_AGENT_HPP
 
@@ -20,8 +21,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
-#include <iterator>
 #include <type_traits>
 #include <utility>
 
@@ -54,13 +53,13 @@ namespace detail {
 
 // A report that can be named in THAW_REPORT. `make` is null where its header was not included.
 struct named_report {
-    std::string_view name;
+    char const* name;
     char const* header;
     any_reporter (*make)();
 };
 
 template <class R, class Tag>
-constexpr named_report known_report(std::string_view name, char const* header) noexcept {
+constexpr named_report known_report(char const* name, char const* header) noexcept {
     if constexpr (requires { sizeof(R); }) return {name, header, [] { return any_reporter{R{}}; }};
     else return {name, header, nullptr};
 }
@@ -72,54 +71,17 @@ inline constexpr named_report known_reports[] = {
     known_report<report::text, Tag>("text", "thaw/report/text.hpp"),
 };
 
-inline void say(std::string const& message) noexcept {
-    std::string const line = message + "\n";
-    [[maybe_unused]] auto const written = ::write(2, line.data(), line.size());
-}
-
-[[nodiscard]] inline std::string hexadecimal(unsigned char const* bytes, std::size_t size) {
-    std::string s;
-    for (std::size_t i = 0; i < size; ++i) s += "0123456789abcdef"[bytes[i] >> 4], s += "0123456789abcdef"[bytes[i] & 15];
-    return s;
-}
-
-// 16 hexadecimal digits that differ between processes. Never blocks: where the kernel has no randomness yet, the time, the
-// process id and the counter are mixed.
-[[nodiscard]] inline std::string make_instance_id() {
-    std::uint64_t id = 0;
-    if (::getrandom(&id, sizeof id, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof id)) {
-        id = core::read_realtime_ns() ^ core::read_counter() << 20 ^ static_cast<std::uint64_t>(::getpid()) << 40;
-        id = (id ^ id >> 31) * 0x9E3779B97F4A7C15u;
-    }
-    unsigned char bytes[sizeof id];
-    __builtin_memcpy(bytes, &id, sizeof id);
-    return hexadecimal(bytes, sizeof id);
-}
-
-[[nodiscard]] inline std::string executable_build_id() {
-    std::string id;
-    core::for_each_elf_note(
-        [](void* to, core::elf_note const& note) {
-            auto& found = *static_cast<std::string*>(to);
-            if (note.first_module && found.empty() && note.is("GNU", 3)) found = hexadecimal(note.content, note.content_size);
-        },
-        &id);
-    return id;
-}
-
-[[nodiscard]] inline std::string executable_name() {
-    char path[4096];
-    ssize_t const size = ::readlink("/proc/self/exe", path, sizeof path);
-    if (size <= 0) return "unknown";
-    std::string_view const whole(path, static_cast<std::size_t>(size));
-    return std::string(whole.substr(whole.rfind('/') + 1));
+inline void say(std::string message) noexcept {
+    message += '\n';
+    [[maybe_unused]] auto const written = ::write(2, message.data(), message.size());
 }
 
 // What start makes: the reporter and what is needed to call it. One per process, made in host memory, never destroyed: a
 // handler may end while the process exits.
+template <class Process>
 class agent {
 public:
-    agent(core::process_root& p, options o, any_reporter r)
+    agent(Process& p, options o, any_reporter r)
         : m_process(p), m_options(std::move(o)), m_report(std::move(r)), m_started_unix_ns(core::read_realtime_ns()),
           m_scope_cost_ns(measure_clock_cost()) {
         char host[256] = {};
@@ -270,7 +232,37 @@ private:
         std::int64_t live_bytes;
     };
 
-    core::process_root& m_process;
+    // 16 hexadecimal digits that differ between processes. Never blocks: where the kernel has no randomness yet, the time, the
+    // process id and the counter are mixed.
+    [[nodiscard]] static std::string make_instance_id() {
+        std::uint64_t id = 0;
+        if (::getrandom(&id, sizeof id, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof id)) {
+            id = core::read_realtime_ns() ^ core::read_counter() << 20 ^ static_cast<std::uint64_t>(::getpid()) << 40;
+            id = (id ^ id >> 31) * 0x9E3779B97F4A7C15u;
+        }
+        unsigned char bytes[sizeof id];
+        __builtin_memcpy(bytes, &id, sizeof id);
+        return hexadecimal(bytes, sizeof id);
+    }
+
+    [[nodiscard]] static std::string executable_build_id() {
+        std::string id;
+        core::for_each_elf_note(
+            [](void* to, core::elf_note const& note) {
+                auto& found = *static_cast<std::string*>(to);
+                if (note.first_module && found.empty() && note.is("GNU", 3)) found = hexadecimal(note.content, note.content_size);
+            },
+            &id);
+        return id;
+    }
+
+    [[nodiscard]] static std::string hexadecimal(unsigned char const* bytes, std::size_t size) {
+        std::string s;
+        for (std::size_t i = 0; i < size; ++i) s += "0123456789abcdef"[bytes[i] >> 4], s += "0123456789abcdef"[bytes[i] & 15];
+        return s;
+    }
+
+    Process& m_process;
     options m_options;
     any_reporter m_report;
     profile_identity m_identity;
@@ -289,7 +281,7 @@ private:
 };
 
 // The agent of this module, if it is the one that started. Besides process_root::agent, so that leak checkers find it.
-[[gnu::visibility("hidden")]] inline constinit agent* own_agent = nullptr;
+[[gnu::visibility("hidden")]] inline constinit void* own_agent = nullptr;
 
 // The module that starts thaw is called when threads and invocations end: dlclose must not unload it.
 extern "C" [[gnu::weak]] int dladdr(void const*, Dl_info*) noexcept;
@@ -345,23 +337,34 @@ inline bool publish(core::process_root& p) noexcept {
     return all.same;
 }
 
+// The name of the executable's file.
+[[nodiscard]] inline char const* executable_name(char (&path)[4096]) noexcept {
+    ssize_t const size = ::readlink("/proc/self/exe", path, sizeof path - 1);
+    if (size <= 0) return "unknown";
+    path[size] = '\0';
+    char const* const slash = __builtin_strrchr(path, '/');
+    return slash == nullptr ? path : slash + 1;
+}
+
 // Returns whether markers record now.
-inline bool start(options const& given, any_reporter reporter, named_report const* reports, std::size_t report_count) {
+template <class Options, std::size_t N>
+bool start(Options const& given, any_reporter reporter, named_report const (&reports)[N]) {
+    using own = agent<core::process_root>;
     static_assert(sizeof(core::exemplar_record) < 16384);
-    options o = resolve_options(given, [](char const* name) { return std::getenv(name); }, say);
+    Options o = resolve_options(given, [](char const* name) { return std::getenv(name); }, say);
     if (o.app.empty()) {
         char const* const function = std::getenv("AWS_LAMBDA_FUNCTION_NAME");
-        o.app = function != nullptr ? function : executable_name();
+        char path[4096];
+        o.app = function != nullptr ? function : executable_name(path);
     }
     if (!o.report.empty() || !reporter) {
-        std::string_view wanted = o.report;
-        if (wanted.empty()) wanted = "text";
+        std::string const wanted = o.report.empty() ? "text" : o.report;
         named_report const* found = nullptr;
-        for (std::size_t i = 0; i < report_count; ++i)
-            if (reports[i].name == wanted) found = reports + i;
-        if (found == nullptr) say("thaw: THAW_REPORT=\"" + shown(wanted) + "\" is not the name of a report (text)");
+        for (named_report const& known : reports)
+            if (wanted == known.name) found = &known;
+        if (found == nullptr) say("thaw: THAW_REPORT=\"" + shown(wanted.data()) + "\" is not the name of a report (text)");
         else if (found->make == nullptr)
-            say("thaw: the report \"" + shown(wanted) + "\" needs #include <" + found->header + "> where thaw::start is called");
+            say("thaw: the report \"" + wanted + "\" needs #include <" + found->header + "> where thaw::start is called");
         else reporter = found->make();
         if (!reporter) reporter = [](profile const&) {};
     }
@@ -387,17 +390,17 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
     bool const goes_on = p->agent != nullptr && p->pid == static_cast<std::uint32_t>(::getpid());
     p->pid = static_cast<std::uint32_t>(::getpid());
     if (goes_on) {
-        static_cast<agent*>(p->agent)->restart(std::move(o), std::move(reporter));
+        static_cast<own*>(p->agent)->restart(std::move(o), std::move(reporter));
     } else {
         // Not always one module: a function of a header may be another's.
-        for (void const* const address : {reinterpret_cast<void const*>(&core::thread_ended), reinterpret_cast<void const*>(&agent::on_due),
-                                          static_cast<void const*>(&core::this_module), reinterpret_cast<void const*>(core::marks::functions.enter),
-                                          reporter.code()})
+        for (void const* const address : {reinterpret_cast<void const*>(&core::thread_ended), reinterpret_cast<void const*>(&own::on_due),
+                                          static_cast<void const*>(&core::this_module),
+                                          reinterpret_cast<void const*>(core::marks::functions.enter), reporter.code()})
             keep_module_loaded(address);
-        own_agent = new agent(*p, std::move(o), std::move(reporter));
-        core::store_release(p->agent, static_cast<void*>(own_agent));
+        own_agent = new own(*p, std::move(o), std::move(reporter));
+        core::store_release(p->agent, own_agent);
     }
-    core::store_release(p->report, &agent::on_due);
+    core::store_release(p->report, &own::on_due);
     core::store_relaxed(p->next_report_ticks, 0u);
     core::store_relaxed(p->stopped, 0u);
     if (!publish(*p)) say("thaw: modules of this process differ in THAW_USE_COUNTER; the one that called thaw::start holds");
@@ -405,10 +408,11 @@ inline bool start(options const& given, any_reporter reporter, named_report cons
 }
 
 // A report that does not wait for the end of an invocation; false where none was made.
-inline bool report_from_here(bool patient = false) noexcept {
+template <class Process>
+bool report_from_here(bool patient = false) noexcept {
     core::thread_record* const r = core::recording_thread();
     if (r == nullptr || static_cast<std::uint32_t>(::getpid()) != r->process->pid) return false;
-    auto* const a = static_cast<agent*>(core::load_acquire(r->process->agent));
+    auto* const a = static_cast<agent<Process>*>(core::load_acquire(r->process->agent));
     if (a == nullptr) return false;
     int const saved = errno;
     bool const called = a->report(*r, 0, false, patient ? a->patience_ns() : 0);
@@ -426,26 +430,30 @@ bool start(options const& o, R&& r) {
     static_assert(reporter<std::remove_cvref_t<R>>,
                   "a reporter is called with (thaw::profile const&), or with (thaw::profile const&, thaw::report_deadline const&)");
     if constexpr (reporter<std::remove_cvref_t<R>>)
-        return detail::start(o, any_reporter(std::forward<R>(r)), detail::known_reports<Tag>, std::size(detail::known_reports<Tag>));
+        return detail::start(o, any_reporter(std::forward<R>(r)), detail::known_reports<Tag>);
     else return false;
 }
 
 // The same with the report that THAW_REPORT names, or text on stderr.
 template <class Tag = decltype([] {})>
 bool start(options const& o = {}) {
-    return detail::start(o, any_reporter{}, detail::known_reports<Tag>, std::size(detail::known_reports<Tag>));
+    return detail::start(o, any_reporter{}, detail::known_reports<Tag>);
 }
 
 // Makes a report now, in the calling thread, whether one is due or not. Returns whether the reporter was called. Inside an
 // invocation, that invocation is in the profile as open.
-inline bool report_now() noexcept { return detail::report_from_here(); }
+template <class Process = core::process_root>
+bool report_now() noexcept {
+    return detail::report_from_here<Process>();
+}
 
 // Makes a last report and stops reporting. Threads that record go on doing so, into bounded memory; start may be called again
 // and goes on from there.
-inline void stop() noexcept {
-    core::process_root* const p = core::find_process();
+template <class Process = core::process_root>
+void stop() noexcept {
+    Process* const p = core::find_process();
     if (p == nullptr || core::load_relaxed(p->stopped) != 0) return;
-    detail::report_from_here(true);
+    detail::report_from_here<Process>(true);
     core::store_release(p->report, nullptr);
     core::store_relaxed(p->stopped, 1u);
 }

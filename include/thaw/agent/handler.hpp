@@ -160,7 +160,7 @@ THAW_DETAIL_INLINE void keep_exemplar(core::thread_record& r, core::invocation_s
     core::exemplar_record::figures* base = e->baseline;
     core::node const* n = r.tree.first_made();
     for (; n != nullptr && base != e->baseline + core::exemplar_record::part_count; n = core::call_tree::next_created(*n), ++base)
-        if (base->count != n->count) *base = {n->count, n->total_ticks()};
+        if (base->count != n->count) *base = {n->count, core::total_ticks(*n)};
 }
 
 THAW_DETAIL_NOINLINE inline void describe(core::invocation_state& state, invocation const& what) noexcept {

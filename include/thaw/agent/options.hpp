@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #if THAW_ENABLED
 #include <thaw/core/call_tree.hpp>
@@ -71,28 +70,30 @@ inline constexpr option_limits report_budget_limits{1, 60'000};
 inline constexpr option_limits memory_limits{1u << 20, 4ull << 30};
 
 // A decimal number; false where the text is anything else or does not fit.
-[[nodiscard]] constexpr bool parse_number(std::string_view text, std::uint64_t& value) noexcept {
-    if (text.empty()) return false;
+[[nodiscard]] constexpr bool parse_number(char const* text, std::uint64_t& value) noexcept {
     std::uint64_t n = 0;
-    for (char const c : text) {
-        if (c < '0' || c > '9') return false;
-        if (__builtin_mul_overflow(n, 10u, &n) || __builtin_add_overflow(n, static_cast<unsigned>(c - '0'), &n)) return false;
+    for (char const* at = text; *at != '\0'; ++at) {
+        if (*at < '0' || *at > '9') return false;
+        if (__builtin_mul_overflow(n, 10u, &n) || __builtin_add_overflow(n, static_cast<unsigned>(*at - '0'), &n)) return false;
     }
+    if (*text == '\0') return false;
     value = n;
     return true;
 }
 
-[[nodiscard]] constexpr bool parse_switch(std::string_view text, bool& value) noexcept {
-    if (text == "1" || text == "true" || text == "on" || text == "yes") return value = true, true;
-    if (text == "0" || text == "false" || text == "off" || text == "no") return value = false, true;
+[[nodiscard]] inline bool parse_switch(char const* text, bool& value) noexcept {
+    for (char const* const word : {"1", "true", "on", "yes"})
+        if (__builtin_strcmp(text, word) == 0) return value = true, true;
+    for (char const* const word : {"0", "false", "off", "no"})
+        if (__builtin_strcmp(text, word) == 0) return value = false, true;
     return false;
 }
 
 // Makes one line of it: control characters and what is long are cut, since a value may be anything.
-[[nodiscard]] inline std::string shown(std::string_view text) {
+[[nodiscard]] inline std::string shown(char const* text) {
     std::string s;
-    for (char const c : text.substr(0, 80)) s += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-    if (text.size() > 80) s += "...";
+    for (; *text != '\0' && s.size() < 80; ++text) s += static_cast<unsigned char>(*text) < 0x20 || *text == 0x7f ? '?' : *text;
+    if (*text != '\0') s += "...";
     return s;
 }
 
@@ -143,7 +144,7 @@ template <class Get, class Say>
     if (char const* const t = get("THAW_TIMING")) {
         constexpr char const* names[] = {"none", "all", "adaptive"};  // in the order of the enumerators
         unsigned i = 0;
-        while (i < 3 && std::string_view(t) != names[i]) ++i;
+        while (i < 3 && __builtin_strcmp(t, names[i]) != 0) ++i;
         if (i < 3) o.timing = static_cast<thaw::timing>(i);
         else refuse("THAW_TIMING", t, "adaptive, all or none", names[static_cast<unsigned>(o.timing)]);
     }
