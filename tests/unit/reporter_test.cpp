@@ -54,7 +54,9 @@ BOOST_AUTO_TEST_CASE(it_calls_what_it_was_made_from) {
     thaw::any_reporter lambda([&](thaw::profile const& given) { calls += given.identity.app == "shop"; });
     lambda(p, {}), lambda(p, {});
     BOOST_TEST(calls == 2);
-    thaw::any_reporter function(&plain_function);
+    thaw::any_reporter pointer(&plain_function);
+    pointer(p, {});
+    thaw::any_reporter function(plain_function);
     function(p, {});
     thaw::any_reporter stateful([n = 0, &calls](thaw::profile const&) mutable { calls = ++n; });
     stateful(p, {}), stateful(p, {}), stateful(p, {});

@@ -31,10 +31,10 @@ public:
     any_reporter() noexcept = default;
 
     template <class R>
-        requires(!std::is_same_v<std::remove_cvref_t<R>, any_reporter> && reporter<std::remove_cvref_t<R>>)
+        requires(!std::is_same_v<std::decay_t<R>, any_reporter> && reporter<std::decay_t<R>>)
     any_reporter(R&& r)  // NOLINT: implicit, as std::function
-        : m_object(new std::remove_cvref_t<R>(std::forward<R>(r))), m_call(&call<std::remove_cvref_t<R>>),
-          m_destroy(&destroy<std::remove_cvref_t<R>>) {}
+        : m_object(new std::decay_t<R>(std::forward<R>(r))), m_call(&call<std::decay_t<R>>),
+          m_destroy(&destroy<std::decay_t<R>>) {}
 
     any_reporter(any_reporter&& other) noexcept { swap(other); }
     any_reporter& operator=(any_reporter&& other) noexcept {
