@@ -2,7 +2,7 @@
 //
 // Numbers have three significant digits and a point as the decimal sign, whatever the locale of the host. Names come from
 // the outside (a file path, a request id, a dynamic scope name), so that they are made printable before they are shown.
-// Thread-compatible; allocates strings.
+// Thread-compatible; allocates strings. Templates, so that only the unit that calls them pays for instantiating what they use.
 //
 //   duration_text(12'100)  "12.1 us"      bytes_text(48'000)  "46.9 KiB"      share_text(2, 3)  "67 %"
 #ifndef THAW_REPORT_UNITS_HPP
@@ -17,7 +17,8 @@
 namespace thaw::report {
 
 // `value` rounded to `decimals` (0 to 2) places. Requires: 0 <= value < 1e15.
-[[nodiscard]] inline std::string fixed_text(double value, unsigned decimals) {
+template <class String = std::string>
+[[nodiscard]] String fixed_text(double value, unsigned decimals) {
     double const scale = decimals == 0 ? 1 : decimals == 1 ? 10 : 100;
     auto left = static_cast<std::uint64_t>(value * scale + 0.5);
     char digits[24];
@@ -27,11 +28,12 @@ namespace thaw::report {
         if (place == decimals && place != 0) *--at = '.';
         *--at = static_cast<char>('0' + left % 10);
     }
-    return std::string(at, static_cast<std::size_t>(end - at));
+    return String(at, static_cast<std::size_t>(end - at));
 }
 
 // Three significant digits: 9.99, 99.9, 999. The limits are where rounding would add a digit: 9.995 is "10.0".
-[[nodiscard]] inline std::string significant_text(double value) {
+template <class String = std::string>
+[[nodiscard]] String significant_text(double value) {
     return fixed_text(value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0);
 }
 
@@ -55,37 +57,43 @@ template <std::size_t N>
 }
 
 // Nanoseconds. Below 0 is "0 ns".
-[[nodiscard]] inline std::string duration_text(double ns) {
+template <class String = std::string>
+[[nodiscard]] String duration_text(double ns) {
     static constexpr detail::unit units[] = {{" ns", 1},     {" us", 1e3},   {" ms", 1e6},   {" s", 1e9},
                                              {" min", 6e10}, {" h", 3.6e12}, {" d", 8.64e13}};
     return ns >= 1e9 && ns < 9.995e11 ? significant_text(ns / 1e9) + " s" : detail::in_units(ns, units); // seconds up to 999
 }
 
-[[nodiscard]] inline std::string bytes_text(double bytes) {
+template <class String = std::string>
+[[nodiscard]] String bytes_text(double bytes) {
     static constexpr detail::unit units[] = {{" B", 1},        {" KiB", 0x1p10}, {" MiB", 0x1p20}, {" GiB", 0x1p30},
                                              {" TiB", 0x1p40}, {" PiB", 0x1p50}, {" EiB", 0x1p60}};
     return detail::in_units(bytes, units);
 }
 
 // With its sign, for a change: "+938 KiB", "-3 B".
-[[nodiscard]] inline std::string signed_bytes_text(double bytes) {
+template <class String = std::string>
+[[nodiscard]] String signed_bytes_text(double bytes) {
     return (bytes < 0 ? "-" : "+") + bytes_text(bytes < 0 ? -bytes : bytes);
 }
 
 // Exact below a million.
-[[nodiscard]] inline std::string count_text(std::uint64_t n) {
+template <class String = std::string>
+[[nodiscard]] String count_text(std::uint64_t n) {
     static constexpr detail::unit units[] = {{"", 1}, {" M", 1e6}, {" G", 1e9}, {" T", 1e12}, {" P", 1e15}, {" E", 1e18}};
     return n < 1000000 ? fixed_text(static_cast<double>(n), 0) : detail::in_units(static_cast<double>(n), units);
 }
 
 // A count per something else, whole where it is whole: "12", "0.50".
-[[nodiscard]] inline std::string ratio_text(double n) {
+template <class String = std::string>
+[[nodiscard]] String ratio_text(double n) {
     if (n >= 999.5) return count_text(n < 1.8e19 ? static_cast<std::uint64_t>(n + 0.5) : UINT64_MAX);
     return static_cast<double>(static_cast<unsigned>(n)) < n ? significant_text(n) : fixed_text(n, 0);
 }
 
 // "98 %", "1.9 %", "0.04 %", "<0.01 %"; "-" where there is no whole.
-[[nodiscard]] inline std::string share_text(double part, double whole) {
+template <class String = std::string>
+[[nodiscard]] String share_text(double part, double whole) {
     if (!(whole > 0)) return "-";
     double const percent = 100 * part / whole;
     if (!(percent > 0)) return "0 %";
@@ -154,9 +162,10 @@ template <std::size_t N>
 // The name with everything replaced that could break a line, move the cursor or deceive the eye: ASCII control characters,
 // and blanks at either end, become \xNN; malformed UTF-8 (each byte) and invisible characters become U+FFFD. Post:
 // well-formed UTF-8, one line.
-[[nodiscard]] inline std::string printable(std::string const& name) {
+template <class String = std::string>
+[[nodiscard]] String printable(std::string const& name) {
     static constexpr char hex[] = "0123456789abcdef";
-    std::string r;
+    String r;
     char const* const end = name.data() + name.size();
     for (char const* at = name.data(); at < end;) {
         char32_t code = 0;
@@ -189,13 +198,14 @@ template <std::size_t N>
 
 // The text if it fits into `columns`, else its beginning and its end with an ellipsis between them.
 // Post: columns_of(result) <= columns, where columns > 0.
-[[nodiscard]] inline std::string shortened(std::string const& text, std::size_t columns) {
+template <class String = std::string>
+[[nodiscard]] String shortened(std::string const& text, std::size_t columns) {
     std::size_t const all = columns_of(text);
     if (all <= columns) return text;
     std::size_t const head = columns / 2;
     std::size_t const tail = columns - head - (columns > head ? 1 : 0);
-    std::string r;
-    std::string rest;
+    String r;
+    String rest;
     std::size_t passed = 0;
     char const* const end = text.data() + text.size();
     for (char const* at = text.data(); at < end;) {
