@@ -1,4 +1,4 @@
-// thaw floor 4 report: the CPU samples of a profile as a pprof file (profile.proto), for `go tool pprof` and what else reads it.
+// thaw floor 3 report: the CPU samples of a profile as a pprof file (profile.proto), for `go tool pprof` and what else reads it.
 //
 //   std::string const bytes = thaw::report::pprof{}.format(p);
 //   thaw::report::pprof{.scope_frames = true}(p, file);                      // a std::FILE*
@@ -18,7 +18,6 @@
 #define THAW_REPORT_PPROF_HPP
 
 #include <thaw/core/config.hpp>
-#include <thaw/profile/merge.hpp>
 #include <thaw/profile/profile.hpp>
 #include <thaw/report/gzip.hpp>
 #include <thaw/report/protobuf.hpp>
@@ -65,10 +64,9 @@ namespace detail {
 class pprof_encoder {
 public:
     pprof_encoder(profile const& p, bool scope_frames)
-        : m_profile(p), m_scope_frames(scope_frames), m_string_index(p.cpu.locations.size() + p.sites.size() + 64),
-          m_paths(p.nodes.size()), m_site_used(p.sites.size()) {
-        m_message.reserve(4096 + 64 * p.cpu.stacks.size() + 3 * p.cpu.frames.size() + 32 * p.cpu.locations.size());
-        m_strings.reserve(1024 + 64 * p.cpu.locations.size());
+        : m_profile(p), m_scope_frames(scope_frames), m_slots(256), m_paths(p.nodes.size()), m_site_used(p.sites.size()) {
+        m_message.reserve(1024 + 40 * p.cpu.stacks.size() + 2 * p.cpu.frames.size() + 48 * p.cpu.locations.size());
+        m_strings.reserve(1024 + 24 * p.cpu.locations.size());
         text(""); // the string of index 0
         m_scope_key = text("scope");
         m_handler_key = text("handler");
@@ -91,10 +89,10 @@ public:
 
     // A sample of a node: its native frames [frames, frames + count) as in cpu_profile, and a value of each sample type.
     void sample(std::uint32_t node, std::uint32_t const* frames, std::size_t count, std::uint64_t const* values) {
-        path& scopes = path_of(node);
+        path const& scopes = path_of(node);
         auto const whole = m_message.begin(2);
         auto const locations = m_message.begin(1);
-        m_message.values(count, [&](std::size_t i) { return std::uint64_t{frames[i]} + 1; });
+        m_message.values(count, [frames](std::size_t i) { return std::uint64_t{frames[i]} + 1; });
         if (count == 0 || m_scope_frames) add_scope_frames(node);
         m_message.end(locations);
         auto const numbers = m_message.begin(2);
@@ -104,11 +102,11 @@ public:
             return v;
         });
         m_message.end(numbers);
-        label(m_scope_key, scopes.words);
-        label(m_handler_key, scopes.handler_words);
+        m_message.append(m_labels.data() + scopes.labels, scopes.labels_size);
         m_message.end(whole);
     }
 
+    // The whole message. To be called once, at the end.
     [[nodiscard]] std::string finish() {
         mappings();
         native_locations();
@@ -117,26 +115,27 @@ public:
         profile_window const& w = m_profile.window;
         m_message.number(9, signed_value(w.started_unix_ns));
         if (w.ended_unix_ns > w.started_unix_ns) m_message.number(10, signed_value(w.ended_unix_ns - w.started_unix_ns));
-        m_message.append(m_strings);
+        m_message.append(m_strings.data(), m_strings.size());
         return m_message.take();
     }
 
 private:
     static constexpr std::size_t max_scopes = 64;
 
-    // What is known of a node; the strings are written when a sample first needs them.
+    // What is known of a node; the labels are written when a sample first needs them.
     struct path {
-        bool written = false;
-        std::uint32_t top = no_index;      // the outermost node below the process
-        std::uint32_t handler = no_index;  // the outermost handler at or above: a node
-        std::uint32_t depth = 0;           // 0 for the process
-        std::uint64_t words = 0;           // strings
-        std::uint64_t handler_words = 0;
+        std::uint32_t top = no_index;     // the outermost node below the process
+        std::uint32_t handler = no_index; // the outermost handler at or above: a node
+        std::uint32_t depth = 0;          // 0 for the process
+        bool labelled = false;
+        std::size_t labels = 0;           // in m_labels: those of its samples
+        std::size_t labels_size = 0;
     };
     struct string_place {
+        std::uint64_t hash;
         std::size_t offset; // in m_strings, of the characters
         std::size_t size;
-        std::uint32_t function; // of this name, native; 0: there is none yet
+        std::uint32_t function; // the native one of this name; 0: there is none yet
     };
 
     [[nodiscard]] static std::uint64_t signed_value(std::uint64_t v) noexcept {
@@ -170,24 +169,33 @@ private:
         f(m_paths[node].top);
     }
 
-    path& path_of(std::uint32_t node) {
+    path const& path_of(std::uint32_t node) {
         path& found = m_paths[node];
-        if (!found.written) {
-            found.written = true;
-            if (found.handler != no_index) found.handler_words = text(name_of(found.handler));
-            if (found.depth != 0) {
-                std::uint32_t scopes[max_scopes];
-                std::size_t count = 0;
-                for_each_scope(node, [&](std::uint32_t n) { scopes[count++] = n; });
-                std::string words;
-                while (count-- > 0) {
-                    words += scopes[count] == no_index ? "..." : name_of(scopes[count]);
-                    if (count != 0) words += ';';
-                }
-                found.words = text(words);
+        if (found.labelled) return found;
+        found.labelled = true;
+        found.labels = m_labels.size();
+        if (found.depth != 0) {
+            std::uint32_t scopes[max_scopes];
+            std::size_t count = 0;
+            for_each_scope(node, [&](std::uint32_t n) { scopes[count++] = n; });
+            std::string words;
+            while (count-- > 0) {
+                words += scopes[count] == no_index ? "..." : name_of(scopes[count]);
+                if (count != 0) words += ';';
             }
+            label(m_scope_key, words);
         }
+        if (found.handler != no_index) label(m_handler_key, name_of(found.handler));
+        found.labels_size = m_labels.size() - found.labels;
         return found;
+    }
+
+    void label(std::uint32_t key, std::string const& value) {
+        std::uint32_t const words = text(value);
+        auto const l = m_labels.begin(3);
+        m_labels.number(1, key);
+        m_labels.number(2, words);
+        m_labels.end(l);
     }
 
     [[nodiscard]] std::string const& name_of(std::uint32_t node) const { return m_profile.name_of(m_profile.nodes[node]); }
@@ -198,16 +206,8 @@ private:
             std::size_t const site = n == no_index ? m_profile.sites.size() : m_profile.nodes[n].site;
             if (n == no_index) m_scopes_left_out = true;
             else m_site_used[site] = true;
-            m_message.value(m_profile.cpu.locations.size() + site + 1);
+            m_message.values(1, [&](std::size_t) { return m_profile.cpu.locations.size() + site + 1; });
         });
-    }
-
-    void label(std::uint64_t key, std::uint64_t words) {
-        if (words == 0) return;
-        auto const l = m_message.begin(3);
-        m_message.number(1, key);
-        m_message.number(2, words);
-        m_message.end(l);
     }
 
     void value_type(unsigned field, char const* type, char const* unit) {
@@ -218,64 +218,95 @@ private:
     }
 
     // The index of a string in the string table.
-    std::uint32_t text(std::string const& s) { return text(s.data(), s.size()); }
-
-    std::uint32_t text(char const* data, std::size_t size) {
-        if (is_utf8(data, size)) return unique(data, size);
+    std::uint32_t text(std::string const& s) {
+        digest const d = digest_of(s);
+        if (d.ascii || is_utf8(s)) return unique(s, d.hash);
         std::string valid;
-        char const* const end = data + size;
-        while (data != end) {
+        char const* const end = s.data() + s.size();
+        for (char const* at = s.data(); at != end;) {
             char32_t code = 0;
-            std::size_t const length = decode_utf8(data, end, code);
+            std::size_t const length = decode_utf8(at, end, code);
             if (length == 0) valid += replacement;
-            else valid.append(data, length);
-            data += length == 0 ? 1 : length;
+            else valid.append(at, length);
+            at += length == 0 ? 1 : length;
         }
-        return unique(valid.data(), valid.size());
+        return unique(valid, digest_of(valid).hash);
     }
 
-    [[nodiscard]] static bool is_utf8(char const* data, std::size_t size) noexcept {
-        char const* const end = data + size;
-        while (data != end) {
-            std::uint64_t eight = 0;
-            if (end - data >= 8 && (__builtin_memcpy(&eight, data, 8), (eight & 0x8080808080808080u) == 0)) {
-                data += 8;
-                continue;
-            }
+    [[nodiscard]] static bool is_utf8(std::string const& s) noexcept {
+        char const* const end = s.data() + s.size();
+        for (char const* at = s.data(); at != end;) {
             char32_t code = 0;
-            std::size_t const length = decode_utf8(data, end, code);
+            std::size_t const length = decode_utf8(at, end, code);
             if (length == 0) return false;
-            data += length;
+            at += length;
         }
         return true;
     }
 
-    std::uint32_t unique(char const* data, std::size_t size) {
-        for (std::uint64_t key = hash_of(data, size);; ++key) { // strings of equal hashes take the keys that follow
-            std::uint32_t& at = m_string_index[key];
-            if (at == no_index) {
-                at = static_cast<std::uint32_t>(m_string_places.size());
-                m_strings.bytes(6, data, size);
-                m_string_places.push_back({m_strings.size() - size, size, 0});
-                return at;
-            }
-            string_place const& s = m_string_places[at];
-            if (s.size == size && (size == 0 || __builtin_memcmp(m_strings.data() + s.offset, data, size) == 0)) return at;
+    struct digest {
+        std::uint64_t hash;
+        bool ascii;
+    };
+
+    // Eight bytes at a time, the last of them possibly twice: a byte at a time would take longer than all the rest.
+    [[nodiscard]] static digest digest_of(std::string const& s) noexcept {
+        std::uint64_t hash = s.size();
+        std::uint64_t all = 0;
+        auto const mix = [&](std::uint64_t more) {
+            all |= more;
+            hash = (hash ^ more) * 0x9e3779b97f4a7c15u;
+            hash ^= hash >> 32;
+        };
+        char const* at = s.data();
+        char const* const end = at + s.size();
+        for (; end - at > 8; at += 8) mix(eight_bytes(at));
+        std::uint64_t few = 0;
+        if (s.size() >= 8) few = eight_bytes(end - 8);
+        else
+            for (; at != end; ++at) few = few << 8 | static_cast<unsigned char>(*at);
+        mix(few);
+        return {hash, (all & 0x8080808080808080u) == 0};
+    }
+
+    [[nodiscard]] static std::uint64_t eight_bytes(char const* at) noexcept {
+        std::uint64_t r = 0;
+        __builtin_memcpy(&r, at, 8);
+        return r;
+    }
+
+    std::uint32_t unique(std::string const& s, std::uint64_t hash) {
+        if (2 * m_string_places.size() >= m_slots.size()) grow();
+        std::uint32_t& slot = slot_of(hash, s.data(), s.size());
+        if (slot == 0) {
+            m_strings.bytes(6, s.data(), s.size());
+            m_string_places.push_back({hash, m_strings.size() - s.size(), s.size(), 0});
+            slot = static_cast<std::uint32_t>(m_string_places.size());
+        }
+        return slot - 1;
+    }
+
+    // The place of that string in m_slots, or the free one where it belongs.
+    [[nodiscard]] std::uint32_t& slot_of(std::uint64_t hash, char const* data, std::size_t size) noexcept {
+        std::size_t const mask = m_slots.size() - 1;
+        for (std::size_t at = static_cast<std::size_t>(hash) & mask;; at = (at + 1) & mask) {
+            if (m_slots[at] == 0) return m_slots[at];
+            string_place const& found = m_string_places[m_slots[at] - 1];
+            if (found.hash == hash && found.size == size &&
+                (size == 0 || __builtin_memcmp(m_strings.data() + found.offset, data, size) == 0))
+                return m_slots[at];
         }
     }
 
-    [[nodiscard]] static std::uint64_t hash_of(char const* data, std::size_t size) noexcept {
-        std::uint64_t hash = size;
-        while (size != 0) {
-            std::size_t const part = size < 8 ? size : 8;
-            std::uint64_t eight = 0;
-            __builtin_memcpy(&eight, data, part);
-            hash = (hash ^ eight) * 0x9e3779b97f4a7c15u;
-            hash ^= hash >> 32;
-            data += part;
-            size -= part;
+    void grow() {
+        std::vector<std::uint32_t> larger(2 * m_slots.size());
+        std::size_t const mask = larger.size() - 1;
+        for (std::uint32_t i = 0; i < m_string_places.size(); ++i) {
+            std::size_t at = static_cast<std::size_t>(m_string_places[i].hash) & mask;
+            while (larger[at] != 0) at = (at + 1) & mask;
+            larger[at] = i + 1;
         }
-        return hash;
+        m_slots.swap(larger);
     }
 
     // The executable comes first, because readers take the first mapping for it.
@@ -373,16 +404,17 @@ private:
     bool m_scope_frames;
     protobuf_writer m_message;
     protobuf_writer m_strings; // the string table
-    thaw::detail::key_index m_string_index;
+    protobuf_writer m_labels;  // of the nodes that have samples
     std::vector<string_place> m_string_places;
+    std::vector<std::uint32_t> m_slots; // a hash table of the strings: open addressing, at most half full; index + 1, 0 is free
     std::vector<path> m_paths;       // by node
     std::vector<bool> m_site_used;   // as a frame
     bool m_scopes_left_out = false;
     std::vector<std::uint64_t> m_left; // by sample type: what may be added to its sum
     std::uint32_t m_executable = no_index;
     std::uint32_t m_functions = 0;
-    std::uint64_t m_scope_key = 0;
-    std::uint64_t m_handler_key = 0;
+    std::uint32_t m_scope_key = 0;
+    std::uint32_t m_handler_key = 0;
 };
 
 inline void encode_cpu(pprof_encoder& e, profile const& p) {
@@ -424,8 +456,9 @@ inline std::string pprof::format(profile const& p) const {
     detail::pprof_encoder e(p, scope_frames);
     detail::encode_cpu(e, p);
     detail::encode_identity(e, p);
-    std::string message = e.finish();
-    return gzip ? gzip_stored(message) : message;
+    std::string file = e.finish();
+    if (gzip) wrap_in_gzip(file);
+    return file;
 }
 
 }
