@@ -198,7 +198,10 @@ private:
         m_labels.end(l);
     }
 
-    [[nodiscard]] std::string const& name_of(std::uint32_t node) const { return m_profile.name_of(m_profile.nodes[node]); }
+    [[nodiscard]] std::string name_of_site(std::size_t site) const {
+        return m_profile.sites[site].name.empty() ? "(unnamed)" : m_profile.sites[site].name;
+    }
+    [[nodiscard]] std::string name_of(std::uint32_t node) const { return name_of_site(m_profile.nodes[node].site); }
 
     // Native locations have the ids from 1 on, then come those of the sites, then the one that stands for scopes left out.
     void add_scope_frames(std::uint32_t node) {
@@ -391,7 +394,7 @@ private:
             m_message.end(m);
             auto const f = m_message.begin(5);
             m_message.number(1, m_functions);
-            m_message.number(2, left_out ? text("...") : text(m_profile.sites[i].name));
+            m_message.number(2, left_out ? text("...") : text(name_of_site(i)));
             if (!left_out) {
                 m_message.number(4, text(m_profile.sites[i].file));
                 m_message.number(5, number);
