@@ -465,6 +465,30 @@ BOOST_AUTO_TEST_CASE(a_file_that_is_cut_off_at_any_byte_has_right_names_or_none)
     BOOST_TEST(named > 0u);
 }
 
+BOOST_AUTO_TEST_CASE(of_symbols_that_are_cut_off_or_out_of_step_none_is_used) {
+    small_elf e;
+    e.function("outer", 0, 0x200);
+    for (int i = 0; i < 3000; ++i) e.function("f", 0x600, 0x10);
+    e.function("inner", 0x100, 0x10);
+    std::string const image = e.image();
+    temporary_file const file(image);
+    auto const name = [&file] {
+        cpu_profile p = profile_of(file.path(), {small_elf::text + 0x101});
+        symbol_cache cache;
+        static_cast<void>(cache.name_places(p));
+        return p.locations[0].function;
+    };
+    BOOST_TEST(name() == "inner");
+    Elf64_Shdr symbols = {};
+    std::memcpy(&symbols, image.data() + e.sections_at + sizeof symbols * small_elf::symtab, sizeof symbols);
+    std::string damaged = image;
+    damaged[symbols.sh_offset + 3] = 1; // the first symbol stands for none and is all zeros
+    file.write(damaged);
+    BOOST_TEST(name() == "");
+    file.write(image.substr(0, symbols.sh_offset + 2500 * sizeof(Elf64_Sym)));
+    BOOST_TEST(name() == "");
+}
+
 BOOST_AUTO_TEST_CASE(a_file_with_damaged_headers_has_right_names_or_none) {
     small_elf e;
     e.function("first", 0, 0x100);
