@@ -205,12 +205,15 @@ private:
 
     // Native locations have the ids from 1 on, then come those of the sites, then the one that stands for scopes left out.
     void add_scope_frames(std::uint32_t node) {
+        std::uint64_t ids[max_scopes];
+        std::size_t count = 0;
         for_each_scope(node, [&](std::uint32_t n) {
             std::size_t const site = n == no_index ? m_profile.sites.size() : m_profile.nodes[n].site;
             if (n == no_index) m_scopes_left_out = true;
-            else m_site_used[site] = true;
-            m_message.values(1, [&](std::size_t) { return m_profile.cpu.locations.size() + site + 1; });
+            else m_site_used[site] = 1;
+            ids[count++] = m_profile.cpu.locations.size() + site + 1;
         });
+        m_message.values(count, [&ids](std::size_t i) { return ids[i]; });
     }
 
     void value_type(unsigned field, char const* type, char const* unit) {
@@ -386,7 +389,7 @@ private:
         std::size_t const sites = m_profile.sites.size();
         for (std::size_t i = 0; i <= sites; ++i) {
             bool const left_out = i == sites;
-            if (left_out ? !m_scopes_left_out : !m_site_used[i]) continue;
+            if (left_out ? !m_scopes_left_out : m_site_used[i] == 0) continue;
             std::uint32_t const number = left_out ? 0 : m_profile.sites[i].line;
             auto const m = m_message.begin(4);
             m_message.number(1, m_profile.cpu.locations.size() + i + 1);
@@ -411,7 +414,7 @@ private:
     std::vector<string_place> m_string_places;
     std::vector<std::uint32_t> m_slots; // a hash table of the strings: open addressing, at most half full; index + 1, 0 is free
     std::vector<path> m_paths;       // by node
-    std::vector<bool> m_site_used;   // as a frame
+    std::vector<unsigned char> m_site_used; // as a frame
     bool m_scopes_left_out = false;
     std::vector<std::uint64_t> m_left; // by sample type: what may be added to its sum
     std::uint32_t m_executable = no_index;
