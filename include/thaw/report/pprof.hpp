@@ -65,7 +65,8 @@ class pprof_encoder {
 public:
     pprof_encoder(profile const& p, bool scope_frames)
         : m_profile(p), m_scope_frames(scope_frames), m_slots(256), m_paths(p.nodes.size()), m_site_used(p.sites.size()) {
-        m_message.reserve(1024 + 40 * p.cpu.stacks.size() + 2 * p.cpu.frames.size() + 48 * p.cpu.locations.size());
+        m_message.reserve(1024 + (scope_frames ? 72u : 40u) * p.cpu.stacks.size() + 2 * p.cpu.frames.size() +
+                          48 * p.cpu.locations.size());
         m_strings.reserve(1024 + 24 * p.cpu.locations.size());
         text(""); // the string of index 0
         m_scope_key = text("scope");
