@@ -31,8 +31,9 @@ public:
         while (made.size() <= nodes) {
             std::uint64_t const from = made.size() < spread ? 0 : made.size() - spread;
             std::uint64_t const parent = from + random() % (made.size() - from);
-            thaw::core::site& site = m_sites[made.size() % site_count];
+            thaw::core::site& site = m_sites[random() % site_count];
             thaw::core::node* const n = m_record->tree.child(made[parent], m_process.entry_of(site));
+            if (n->target != nullptr || n->count != 0) continue;  // the site is open above, or has this node already
             thaw::core::own_add(n->count, entries);
             double const begin_ns = 1000.0 * __builtin_exp2(unit_random());
             for (unsigned e = 0; e < entries; ++e)

@@ -509,27 +509,6 @@ BOOST_AUTO_TEST_CASE(a_reader_knows_which_nodes_are_open) {
     BOOST_TEST(p.find({"s0", "s1"})->open_since == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(a_node_that_changes_while_it_is_read_is_read_again) {
-    private_process const p;
-    many_sites const sites(1);
-    core::node* const n = p.tree().child(p.record().outside(), p->entry_of(sites[0]));
-    for (std::uint64_t const ticks : {10u, 1000u, 100'000u}) p.tree().record(*n, ticks);
-    int rounds = 0;
-    std::map<unsigned, std::uint64_t> buckets;
-    core::node_snapshot const s = p.tree().read(
-        *n, [&] { ++rounds, buckets.clear(); },
-        [&](unsigned bucket, std::uint64_t count) {
-            buckets[bucket] += count;
-            if (rounds == 1 && buckets.size() == 2) p.tree().record(*n, 10); // between this bucket and the next
-        });
-    BOOST_TEST(rounds == 2);
-    BOOST_TEST(!s.torn);
-    BOOST_TEST(s.timed == 4u);
-    BOOST_TEST(s.sum_ticks == 101'020u);
-    std::map<unsigned, std::uint64_t> const expected{{10, 2}, {core::bucket_of(1000), 1}, {core::bucket_of(100'000), 1}};
-    BOOST_TEST((buckets == expected));
-}
-
 BOOST_AUTO_TEST_CASE(a_node_that_never_holds_still_is_read_as_torn) {
     private_process const p;
     many_sites const sites(1);
@@ -579,6 +558,51 @@ BOOST_AUTO_TEST_CASE(the_version_is_odd_while_a_duration_is_booked) {
     BOOST_TEST(watched::version % 2 == 1u);
     BOOST_TEST(n->version == watched::version + 1);
     BOOST_TEST(p.read(*n).snapshot.timed == 3u);
+}
+
+// What happens to the node in the middle of a reading: a page of its histogram cannot be read for once.
+namespace changed {
+core::call_tree* tree = nullptr;
+core::node* node = nullptr;
+void* page = nullptr;
+std::uint64_t faults = 0;
+void change(int, siginfo_t*, void*) {
+    ++faults;
+    if (faults > 3 || ::mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0) ::_exit(3);
+    tree->record(*node, 10); // into a page that was read already
+}
+}
+
+BOOST_AUTO_TEST_CASE(a_node_that_changes_while_it_is_read_is_read_again) {
+    if (::sysconf(_SC_PAGESIZE) != 4096) return;
+    private_process const p;
+    many_sites const sites(1);
+    core::node* const n = p.tree().child(p.record().outside(), p->entry_of(sites[0]));
+    for (std::uint64_t const ticks : {10u, 1000u}) p.tree().record(*n, ticks);
+    // The histogram's last page alone in a page.
+    while (p->memory.used_bytes() % 4096 != 0) BOOST_REQUIRE(p->memory.allocate(8) != nullptr);
+    p.tree().record(*n, 100'000);
+    auto const behind = reinterpret_cast<std::uintptr_t>(p->memory.allocate(8));
+    changed::page = reinterpret_cast<void*>(behind & ~std::uintptr_t{4095});
+    BOOST_REQUIRE(changed::page > static_cast<void*>(n + 1));
+    while (p->memory.used_bytes() % 4096 != 0) BOOST_REQUIRE(p->memory.allocate(8) != nullptr);
+    changed::tree = &p.tree();
+    changed::node = n;
+    struct sigaction action {};
+    struct sigaction before {};
+    action.sa_sigaction = &changed::change;
+    action.sa_flags = SA_SIGINFO;
+    BOOST_REQUIRE_EQUAL(::sigaction(SIGSEGV, &action, &before), 0);
+    BOOST_REQUIRE_EQUAL(::mprotect(changed::page, 4096, PROT_NONE), 0);
+    auto const f = p.read(*n);
+    ::mprotect(changed::page, 4096, PROT_READ | PROT_WRITE);
+    ::sigaction(SIGSEGV, &before, nullptr);
+    BOOST_TEST(changed::faults == 1u);
+    BOOST_TEST(!f.snapshot.torn);
+    BOOST_TEST(f.snapshot.timed == 4u);
+    BOOST_TEST(f.snapshot.sum_ticks == 101'020u);
+    std::map<unsigned, std::uint64_t> const expected{{10, 2}, {core::bucket_of(1000), 1}, {core::bucket_of(100'000), 1}};
+    BOOST_TEST((f.buckets == expected));
 }
 
 namespace {

@@ -1,3 +1,4 @@
+#include "private_process.hpp"
 #include "recorded.hpp"
 
 #include <thaw/agent/collect.hpp>
@@ -5,12 +6,16 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
 #include <numeric>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+namespace core = thaw::core;
 using namespace thaw::testing;
 
 namespace {
@@ -230,6 +235,73 @@ BOOST_AUTO_TEST_CASE(figures_never_shrink_from_one_profile_to_the_next) {
             EXPECT_EQUAL(caught()[i].identity.sequence, i + 1);
         }
     };
+}
+
+// Trees of three threads, of which each has some nodes of the others in another order, and durations of its own.
+BOOST_AUTO_TEST_CASE(a_collector_that_is_kept_makes_the_profile_that_a_new_one_makes) {
+    private_process const p;
+    many_sites const sites(60);
+    std::vector<core::thread_record*> records{&p.record()};
+    for (int i = 0; i < 2; ++i) {
+        records.push_back(core::take_record(*p));
+        BOOST_REQUIRE(records.back() != nullptr);
+    }
+    thaw::detail::collector kept(*p);
+    std::mt19937 random(3);
+    std::size_t most_nodes = 0;
+    for (int round = 0; round < 40; ++round) {
+        for (core::thread_record* const r : records) {
+            core::node* at = r->outside();
+            for (int depth = 0; depth < 6; ++depth) {
+                at = r->tree.child(at, p->entry_of(sites[random() % static_cast<unsigned>(round + 10)]));
+                core::own_add(at->count, 1u);
+                if (at->target == nullptr) r->tree.record(*at, 1 + random() % 64 * (random() % 3 == 0 ? 1000 : 1));
+            }
+        }
+        thaw::profile const& again = kept.collect();
+        thaw::profile const fresh = thaw::detail::collector(*p).collect();
+        BOOST_REQUIRE_EQUAL(again.nodes.size(), fresh.nodes.size());
+        BOOST_REQUIRE_EQUAL(again.buckets.size(), fresh.buckets.size());
+        std::map<std::string, std::uint32_t> place;
+        for (std::uint32_t i = 0; i < fresh.nodes.size(); ++i) BOOST_REQUIRE(place.emplace(path_of(fresh, i), i).second);
+        for (std::uint32_t i = 0; i < again.nodes.size(); ++i) {
+            auto const& a = again.nodes[i];
+            auto const& f = fresh.nodes[place.at(path_of(again, i))];
+            BOOST_REQUIRE_EQUAL(a.calls, f.calls);
+            BOOST_REQUIRE_EQUAL(a.timed, f.timed);
+            BOOST_REQUIRE_EQUAL(a.total_ns, f.total_ns);
+            BOOST_REQUIRE_EQUAL(a.max_ns, f.max_ns);
+            auto const x = again.durations_of(a), y = fresh.durations_of(f);
+            BOOST_REQUIRE(std::equal(x.begin(), x.end(), y.begin(), y.end()));
+            BOOST_REQUIRE_EQUAL(core::bucket_total(x.begin(), x.end()), a.timed);
+        }
+        BOOST_REQUIRE_GE(again.nodes.size(), most_nodes);
+        most_nodes = again.nodes.size();
+    }
+    // Every entry is somewhere: 40 rounds of 3 threads and 6 levels.
+    std::uint64_t calls = 0;
+    for (auto const& n : kept.collect().nodes) calls += n.calls;
+    BOOST_TEST(calls == 40u * 3 * 6);
+    BOOST_TEST(most_nodes > 300u);
+}
+
+BOOST_AUTO_TEST_CASE(a_collector_that_is_kept_takes_no_more_memory_for_what_has_not_grown) {
+    private_process const p;
+    many_sites const sites(20);
+    for (std::size_t i = 0; i < sites.size(); ++i) {
+        core::node* const n = p.tree().child(p.record().outside(), p->entry_of(sites[i]));
+        for (std::uint64_t ticks = 1; ticks < 1000; ticks *= 3) p.tree().record(*n, ticks);
+    }
+    thaw::detail::collector kept(*p);
+    for (int i = 0; i < 2; ++i) BOOST_REQUIRE_EQUAL(kept.collect().nodes.size(), sites.size() + 2);
+    thaw::profile const& profile = kept.collect();
+    auto const* const nodes = profile.nodes.data();
+    auto const* const buckets = profile.buckets.data();
+    auto const* const name = profile.sites.back().name.data();
+    BOOST_TEST(&kept.collect() == &profile);
+    BOOST_TEST(profile.nodes.data() == nodes);
+    BOOST_TEST(profile.buckets.data() == buckets);
+    BOOST_TEST(profile.sites.back().name.data() == name);
 }
 
 BOOST_AUTO_TEST_CASE(own_cost_is_in_the_profile) {

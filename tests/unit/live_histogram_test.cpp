@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <vector>
 
 namespace core = thaw::core;
 
@@ -30,12 +31,14 @@ struct memory {
 std::map<unsigned, std::uint64_t> counts_of(core::live_histogram const& h, core::arena const& arena) {
     std::map<unsigned, std::uint64_t> counts;
     std::int64_t last = -1;
-    h.for_each(arena, [&](unsigned bucket, std::uint64_t count) {
-        BOOST_REQUIRE_GT(static_cast<std::int64_t>(bucket), last);
-        BOOST_REQUIRE_GT(count, 0u);
-        last = bucket;
-        counts[bucket] = count;
-    });
+    std::vector<core::histogram_bucket> buckets(core::histogram_bucket_count);
+    auto const* const end = h.copy(arena, buckets.data());
+    for (auto const* b = buckets.data(); b != end; ++b) {
+        BOOST_REQUIRE_GT(static_cast<std::int64_t>(b->index), last);
+        BOOST_REQUIRE_GT(b->count, 0u);
+        last = b->index;
+        counts[b->index] = b->count;
+    }
     return counts;
 }
 

@@ -8,6 +8,8 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 using thaw::site_kind;
 using thaw::testing::quickstart_like;
@@ -109,28 +111,6 @@ sample_profile two_nodes() {
 
 BOOST_AUTO_TEST_SUITE(merge)
 
-BOOST_AUTO_TEST_CASE(buckets_of_several_nodes_are_those_of_all_their_durations) {
-    sample_profile b;
-    auto const x = b.node(0, site_kind::wait, "x", {1, 5, 9, 9});
-    b.node(0, site_kind::wait, "between", {2});
-    auto const y = b.node(0, site_kind::wait, "y", {0, 5, 7, 9, 12});
-    auto const z = b.node(0, site_kind::wait, "z", {});
-    auto const merged = thaw::merged_buckets(b.p, {x, y, z});
-    std::vector<thaw::core::histogram_bucket> const expected = {{0, 1}, {1, 1}, {5, 2}, {7, 1}, {9, 3}, {12, 1}};
-    BOOST_TEST((merged == expected));
-    BOOST_TEST(thaw::merged_buckets(b.p, {}).empty());
-    BOOST_TEST(thaw::merged_buckets(b.p, {z}).empty());
-}
-
-BOOST_AUTO_TEST_CASE(a_percentile_of_two_nodes_is_not_the_mean_of_theirs) {
-    sample_profile b;
-    auto const fast = b.node(0, site_kind::wait, "fast", ramp(98, 10, 0));
-    auto const slow = b.node(0, site_kind::wait, "slow", {50, 50});
-    auto const merged = thaw::merged_buckets(b.p, {fast, slow});
-    BOOST_TEST(thaw::core::bucket_quantile_ns(merged.data(), merged.data() + merged.size(), 0.95, 50) == 10u);
-    BOOST_TEST(thaw::core::bucket_quantile_ns(merged.data(), merged.data() + merged.size(), 0.99, 50) == 50u);
-}
-
 BOOST_AUTO_TEST_CASE(counters_are_added_and_the_longest_entry_is_the_longer_one) {
     sample_profile b = two_nodes();
     auto& n = b.p.nodes[2];
@@ -182,6 +162,44 @@ BOOST_AUTO_TEST_CASE(sums_stay_at_the_maximum) {
     BOOST_TEST(sum.memory[0].baseline_live_bytes == INT64_MIN);
 }
 
+BOOST_AUTO_TEST_CASE(a_sum_that_is_moved_in_is_added_to_where_it_is) {
+    thaw::profile const a = quickstart_like();
+    thaw::profile sum = a;
+    auto const* const nodes = sum.nodes.data();
+    auto const* const buckets = sum.buckets.data();
+    auto const* const sites = sum.sites.data();
+    for (int i = 0; i < 3; ++i) sum = thaw::merge(std::move(sum), a);
+    BOOST_TEST(sum.nodes.data() == nodes);
+    BOOST_TEST(sum.buckets.data() == buckets);
+    BOOST_TEST(sum.sites.data() == sites);
+    for (std::size_t i = 0; i < a.nodes.size(); ++i) {
+        BOOST_TEST(sum.nodes[i].calls == 4 * a.nodes[i].calls);
+        BOOST_TEST(thaw::core::bucket_total(sum.durations_of(sum.nodes[i]).begin(), sum.durations_of(sum.nodes[i]).end()) ==
+                   4 * thaw::core::bucket_total(a.durations_of(a.nodes[i]).begin(), a.durations_of(a.nodes[i]).end()));
+    }
+    BOOST_TEST((figures_of(sum) == figures_of(thaw::merge(thaw::merge(a, a), thaw::merge(a, a)))));
+}
+
+BOOST_AUTO_TEST_CASE(buckets_that_are_new_to_a_node_leave_no_gap) {
+    sample_profile a, b;
+    for (sample_profile* const s : {&a, &b}) {
+        auto const handler = s->node(0, site_kind::handler, "h", {10, 20});
+        s->node(handler, site_kind::scope, "s", s == &a ? std::vector<std::uint64_t>{5, 7} : std::vector<std::uint64_t>{6, 7, 8});
+        s->node(handler, site_kind::scope, "t", {1});
+    }
+    thaw::profile const sum = thaw::merge(a.p, b.p);
+    BOOST_REQUIRE(sum.nodes.size() == 4u);
+    std::uint32_t next = 0;
+    for (auto const& n : sum.nodes) {
+        BOOST_TEST(n.first_bucket == next);
+        next += n.bucket_count;
+    }
+    BOOST_TEST(sum.buckets.size() == next);
+    std::vector<thaw::core::histogram_bucket> const expected = {{5, 1}, {6, 1}, {7, 2}, {8, 1}};
+    auto const r = sum.durations_of(sum.nodes[2]);
+    BOOST_TEST((std::vector<thaw::core::histogram_bucket>(r.begin(), r.end()) == expected));
+}
+
 BOOST_AUTO_TEST_CASE(sites_that_differ_in_anything_stay_apart) {
     sample_profile const b = two_nodes();
     auto const nodes_after = [&b](auto change) {
@@ -210,12 +228,12 @@ BOOST_AUTO_TEST_CASE(a_site_under_two_parents_stays_two_nodes) {
     BOOST_TEST(figures.size() == 5u + 4u);
 }
 
-BOOST_AUTO_TEST_CASE(sites_that_one_profile_names_twice_become_one) {
+BOOST_AUTO_TEST_CASE(sites_that_the_added_profile_names_twice_become_one) {
     sample_profile b = two_nodes();
     b.p.sites.push_back(b.p.sites[2]);
     auto const again = b.node(1, site_kind::scope, "t", {7, 8});
     b.p.nodes[again].site = 3;
-    thaw::profile const sum = thaw::merge(b.p, thaw::profile());
+    thaw::profile const sum = thaw::merge(thaw::profile(), b.p);
     BOOST_REQUIRE(sum.nodes.size() == 3u);
     BOOST_TEST(sum.nodes[2].calls == 3u);
     BOOST_TEST(sum.nodes[2].bucket_count == 3u);

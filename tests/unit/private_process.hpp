@@ -105,9 +105,9 @@ public:
     };
     figures read(core::node const& n) const {
         figures f;
-        f.snapshot = m_record->tree.read(
-            n, [&f] { f.buckets.clear(); },
-            [&f](unsigned bucket, std::uint64_t count) { f.buckets[bucket] += count; });
+        std::vector<core::histogram_bucket> buckets(core::histogram_bucket_count);
+        f.snapshot = m_record->tree.read(n, buckets.data());
+        for (auto const* b = buckets.data(); b != f.snapshot.buckets_end; ++b) f.buckets[b->index] += b->count;
         return f;
     }
 

@@ -153,7 +153,7 @@ private:
 #if THAW_HAS_EXCEPTIONS
         try {
 #endif
-            profile p = collector(m_process).collect();
+            profile& p = m_collector.collect();
             collected_ns = core::read_monotonic_ns();
             m_collecting_ns += collected_ns - begin_ns;
             complete(p);
@@ -271,6 +271,7 @@ private:
     std::uint32_t m_busy = 0;  // 1: a thread is reporting, and owns everything below
     bool m_has_baseline = false;
     std::vector<baseline> m_baseline;
+    collector m_collector{m_process};
     std::uint64_t m_sequence = 0;
     std::uint64_t m_reports = 0;
     std::uint64_t m_put_off = 0;

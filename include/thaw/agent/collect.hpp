@@ -3,6 +3,10 @@
 // It runs while other threads record: what it reads of a node belongs together (core/call_tree.hpp says how), and a free is
 // never seen without its allocation, because frees are read first. It allocates from the host, as a reporter does, and is
 // never called from a marker, an allocation or a signal. One collect at a time (the agent's report lock).
+//
+// A collector is kept from one profile to the next, because what costs most is neither reading nor adding but memory: a profile
+// of 1,000 nodes in 200 functions is 230 KB, which a host's allocator may take from the kernel and give back each time, and 600
+// strings. The names of sites never change, so the profile keeps them, and its vectors are filled anew where they are.
 #ifndef THAW_AGENT_COLLECT_HPP
 #define THAW_AGENT_COLLECT_HPP
 
@@ -11,10 +15,12 @@
 #if THAW_ENABLED
 
 #include <thaw/core/thread_record.hpp>
+#include <thaw/profile/buckets.hpp>
 #include <thaw/profile/profile.hpp>
 
+#include <cstddef>
 #include <cstdint>
-#include <string>
+#include <new>
 #include <vector>
 
 THAW_DETAIL_BEGIN
@@ -28,15 +34,20 @@ static_assert(static_cast<int>(core::site_kind::wait) == static_cast<int>(site_k
 class collector {
 public:
     explicit collector(core::process_root& p) : m_process(p) {}
-    ~collector() {  // also where memory ran out on the way
-        if (m_exemplar != nullptr) core::store_release(m_exemplar->in_use, 0u);  // pairs with keep_exemplar
-    }
     collector(collector const&) = delete;
     collector& operator=(collector const&) = delete;
 
-    // Everything but identity and the agent's own cost.
-    [[nodiscard]] profile collect() {
-        add_builtin_sites();
+    // Everything but identity and the agent's own cost. The collector owns the profile, which holds until the next collect; its
+    // sites and memory sites are the collector's to change. Throws std::bad_alloc only, and may be called again after that.
+    [[nodiscard]] profile& collect() {
+        struct exemplar_release {
+            collector& self;
+            ~exemplar_release() {  // also where memory ran out on the way
+                if (self.m_exemplar != nullptr) core::store_release(self.m_exemplar->in_use, 0u);  // pairs with keep_exemplar
+                self.m_exemplar = nullptr, self.m_exemplar_record = nullptr;
+            }
+        } const release{*this};
+        begin();
         read_frees();
         choose_exemplar();
         for (auto* r = first_record(); r != nullptr; r = r->next) read_tree(*r);
@@ -44,83 +55,96 @@ public:
         finish_totals();
         finish_buckets();
         finish_window();
-        return static_cast<profile&&>(m_profile);
+        return m_profile;
     }
 
 private:
     static constexpr std::uint32_t none = no_index;
 
-    // A run of buckets in m_found that belongs to a node; a node has one for each thread it was recorded on.
-    struct bucket_run {
-        std::uint32_t first = 0;
-        std::uint32_t count = 0;
-        std::uint32_t next = none;
-    };
-
     core::thread_record* first_record() const noexcept {
         return core::load_acquire(m_process.records);  // pairs with take_record
     }
 
-    std::uint64_t ns(std::uint64_t ticks) const noexcept { return m_process.source.to_ns(ticks); }
+    std::uint64_t ns(std::uint64_t ticks) const noexcept { return m_length.to_ns(ticks); }
+
+    // Empties the profile but for its sites, which are never forgotten, and the memory that it has. The last nodes and buckets
+    // are written over one by one: to clear them first would take as long as to read the tree.
+    void begin() {
+        profile next;
+        next.sites = static_cast<std::vector<profile_site>&&>(m_profile.sites);
+        next.nodes = static_cast<std::vector<profile_node>&&>(m_profile.nodes);
+        next.buckets = static_cast<std::vector<core::histogram_bucket>&&>(m_profile.buckets);
+        next.memory = static_cast<std::vector<memory_site>&&>(m_profile.memory);
+        m_profile = static_cast<profile&&>(next);
+        for (memory_site& m : m_profile.memory) m = {.site = m.site};
+        m_variance.clear();
+        m_table.clear();
+        m_node_count = m_bucket_count = m_unused_buckets = 0;
+        m_background = 0;
+        m_later_tree = false;
+        m_length = {core::load_relaxed(m_process.source.length.multiplier)};
+        m_site_of.resize(core::load_relaxed(m_process.entry_count) + 16, none);
+        site_index(m_process.process_entry);
+        find_allocators();
+        std::size_t nodes = 0;
+        for (auto* r = first_record(); r != nullptr; r = r->next)
+            if (nodes < r->tree.node_count()) nodes = r->tree.node_count();
+        if (m_profile.nodes.size() < nodes) m_profile.nodes.resize(nodes);
+    }
+
+    // The allocators that were registered since the last collect: new entries come first in the list.
+    void find_allocators() {
+        auto const* const newest = core::load_acquire(m_process.entries);
+        std::size_t found = m_allocators.size() + 1;
+        for (auto const* e = newest; e != m_newest_entry; e = e->next) found += e->kind == core::site_kind::allocator;
+        m_allocators.reserve(found);
+        if (m_allocators.empty()) m_allocators.push_back(&m_process.overflow_allocator);
+        for (auto const* e = newest; e != m_newest_entry; e = e->next)
+            if (e->kind == core::site_kind::allocator) m_allocators.push_back(e);
+        m_newest_entry = newest;
+    }
 
     std::uint32_t site_index(core::site_entry const& e) {
+        if (e.id < m_site_of.size() && m_site_of[e.id] != none) [[likely]] return m_site_of[e.id];
+        return new_site(e);
+    }
+
+    THAW_DETAIL_COLD std::uint32_t new_site(core::site_entry const& e) {
         if (e.id >= m_site_of.size()) m_site_of.resize(e.id + 64, none);
-        std::uint32_t& index = m_site_of[e.id];
-        if (index == none) {
-            index = static_cast<std::uint32_t>(m_profile.sites.size());
-            m_profile.sites.push_back({e.name, e.function, e.file, e.line, static_cast<site_kind>(e.kind)});
-        }
+        auto const index = static_cast<std::uint32_t>(m_profile.sites.size());
+        m_profile.sites.push_back({e.name, e.function, e.file, e.line, static_cast<site_kind>(e.kind)});
+        m_site_of[e.id] = index;
         return index;
     }
 
     memory_site& memory_of(core::site_entry const& e) {
         if (e.id >= m_memory_of.size()) m_memory_of.resize(e.id + 64, none);
-        std::uint32_t& index = m_memory_of[e.id];
-        if (index == none) {
-            index = static_cast<std::uint32_t>(m_profile.memory.size());
-            m_profile.memory.push_back({.site = site_index(e)});
+        if (m_memory_of[e.id] == none) {
+            std::uint32_t const site = site_index(e);
+            m_profile.memory.push_back({.site = site});
+            m_memory_of[e.id] = static_cast<std::uint32_t>(m_profile.memory.size() - 1);
         }
-        return m_profile.memory[index];
+        return m_profile.memory[m_memory_of[e.id]];
     }
 
-    void add_builtin_sites() {
-        m_site_of.resize(core::load_relaxed(m_process.entry_count) + 16, none);
-        site_index(m_process.process_entry);
-    }
-
-    // Allocator entries by slot, so that the slots of a thread can be named.
     void read_frees() {
-        std::vector<core::site_entry const*> by_slot(core::allocator_slot_count, nullptr);
-        by_slot[m_process.overflow_allocator.slot] = &m_process.overflow_allocator;
-        for (auto const* e = core::load_acquire(m_process.entries); e != nullptr; e = e->next)
-            if (e->kind == core::site_kind::allocator && e->slot < by_slot.size()) by_slot[e->slot] = e;
         for (auto* r = first_record(); r != nullptr; r = r->next) {
             core::allocator_slot const* const slot = core::load_acquire(r->allocator_slots);
             if (slot == nullptr) continue;
-            for (std::uint32_t i = 1; i < core::allocator_slot_count; ++i) {
-                if (by_slot[i] == nullptr) continue;
+            for (core::site_entry const* e : m_allocators) {
                 // acquire: the allocation that a free followed is visible once the free is
-                std::uint64_t const frees = core::load_acquire(slot[i].frees);
-                std::uint64_t const freed_bytes = core::load_acquire(slot[i].freed_bytes);
-                if (frees != 0) add_memory(*by_slot[i], {0, 0, frees, freed_bytes});
+                std::uint64_t const frees = core::load_acquire(slot[e->slot].frees);
+                std::uint64_t const freed_bytes = core::load_acquire(slot[e->slot].freed_bytes);
+                add_memory(*e, {0, 0, frees, freed_bytes});
             }
         }
-        each_allocator([&](core::site_entry const& e) {
-            add_memory(e, {0, 0, core::load_acquire(e.early.frees), core::load_acquire(e.early.freed_bytes)});
-        });
+        for (core::site_entry const* e : m_allocators)
+            add_memory(*e, {0, 0, core::load_acquire(e->early.frees), core::load_acquire(e->early.freed_bytes)});
     }
 
     void read_early_counts() {
-        each_allocator([&](core::site_entry const& e) {
-            add_memory(e, {core::load_acquire(e.early.allocations), core::load_acquire(e.early.allocated_bytes), 0, 0});
-        });
-    }
-
-    template <class F>
-    void each_allocator(F&& f) {
-        f(m_process.overflow_allocator);
-        for (auto const* e = core::load_acquire(m_process.entries); e != nullptr; e = e->next)
-            if (e->kind == core::site_kind::allocator) f(*e);
+        for (core::site_entry const* e : m_allocators)
+            add_memory(*e, {core::load_acquire(e->early.allocations), core::load_acquire(e->early.allocated_bytes), 0, 0});
     }
 
     void add_memory(core::site_entry const& e, core::early_counts const& c) {
@@ -161,27 +185,35 @@ private:
         x.allocated_bytes = s.allocated_bytes;
         x.failed = s.failed;
         x.truncated = e.truncated;
-        for (std::uint32_t i = 0; i < e.nodes; ++i) {
-            std::uint32_t const ordinal = core::call_tree::own_nodes + i;
-            if (e.parts[i].count == 0 || ordinal >= m_node_of.size() || m_node_of[ordinal] == none || m_is_memory[ordinal]) continue;
-            auto* same = x.parts.data();
-            auto* const end = same + x.parts.size();
-            while (same != end && same->node != m_node_of[ordinal]) ++same;  // an alias counts where it stands for
-            if (same != end) same->calls += e.parts[i].count, same->total_ns += ns(e.parts[i].sum_ticks);
-            else x.parts.push_back({m_node_of[ordinal], e.parts[i].count, ns(e.parts[i].sum_ticks)});
+        x.parts.reserve(e.nodes);
+        core::node const* n = m_exemplar_record->tree.first_made();
+        for (std::uint32_t i = 0; i < e.nodes && n->ordinal < m_node_of.size(); ++i, n = core::call_tree::next_created(*n)) {
+            std::uint32_t const index = m_node_of[n->ordinal];
+            if (e.parts[i].count == 0 || index == none || n->entry->kind == core::site_kind::allocator) continue;
+            auto* part = x.parts.data();
+            auto* const end = part + x.parts.size();
+            if (n->target == nullptr) part = end;
+            while (part != end && part->node != index) ++part;  // an alias counts where it stands for
+            if (part != end) part->calls += e.parts[i].count, part->total_ns += ns(e.parts[i].sum_ticks);
+            else x.parts.push_back({index, e.parts[i].count, ns(e.parts[i].sum_ticks)});
         }
     }
 
     void read_tree(core::thread_record& r) {
+        // Nodes that are made from now on are left to the next collect. Read after the frees, whose allocations are in older ones.
+        std::uint32_t const count = r.tree.node_count();
         m_node_of.clear();
-        m_is_memory.clear();
+        m_node_of.resize(count, none);
+        m_expected = 0;
         {
             struct held {
                 core::call_tree& tree;
                 explicit held(core::call_tree& t) noexcept : tree(t) { tree.hold(); }
                 ~held() { tree.release_hold(); }
             } const guard(r.tree);
-            for (core::node const* n = &r.tree.root; n != nullptr; n = core::call_tree::next_created(*n)) read_node(r.tree, *n);
+            core::node const* n = &r.tree.root;
+            for (std::uint32_t i = 0; i < count && n != nullptr; ++i, n = core::call_tree::next_created(*n))
+                m_node_of[i] = read_node(r.tree, *n);
         }
         m_profile.losses.overflow_durations += r.tree.lost_durations();
         m_profile.losses.mismatched_scopes += core::load_relaxed(r.mismatched);
@@ -190,42 +222,41 @@ private:
         m_later_tree = true;
     }
 
-    void read_node(core::call_tree const& tree, core::node const& n) {
-        std::size_t const found_before = m_found.size();
-        core::node_snapshot const s = tree.read(
-            n, [&] { m_found.resize(found_before); },
-            [&](unsigned bucket, std::uint64_t count) { m_found.push_back({bucket, count}); });
-        if (s.torn) ++m_profile.losses.torn_nodes;
-        bool const is_memory = n.entry->kind == core::site_kind::allocator;
-        m_is_memory.push_back(is_memory);
-        if (n.entry->kind >= core::site_kind::background && s.count == 0 && n.parent != nullptr) {
-            m_node_of.push_back(none);  // background and overflow: not in the profile unless something is there
-            return;
+    // Adds a node; the index of where it went.
+    std::uint32_t read_node(core::call_tree const& tree, core::node const& n) {
+        core::histogram_bucket* const found = room_for_buckets();
+        core::node_snapshot const s = tree.read(n, found);
+        if (s.torn) [[unlikely]] ++m_profile.losses.torn_nodes;
+        core::site_kind const kind = n.entry->kind;
+        if (kind >= core::site_kind::background) [[unlikely]] {
+            if (s.count == 0 && n.parent != nullptr) return none;  // not in the profile unless something is there
+            if (kind == core::site_kind::overflow) m_profile.losses.overflow_entries += s.count;
         }
         std::uint32_t const parent = n.parent == nullptr ? none : place_of(*n.parent);
-        if (is_memory) {
-            m_node_of.push_back(parent);
+        if (kind == core::site_kind::allocator) {
             add_memory(*n.entry, {s.count, s.sum_ticks, 0, 0});
             m_profile.nodes[parent].allocations += s.count;
             m_profile.nodes[parent].allocated_bytes += s.sum_ticks;
-            return;
+            return parent;
         }
         std::uint32_t const index = n.target != nullptr ? place_of(*n.target) : node_index(parent, *n.entry);
-        m_node_of.push_back(index);
         profile_node& to = m_profile.nodes[index];
+        std::uint64_t const total_ns = ns(s.sum_ticks);
+        std::uint64_t const max_ns = ns(s.max_ticks);
         to.calls += s.count;
         to.timed += s.timed;
-        if (m_variance.size() <= index) m_variance.resize(index + 1, 0.0);
-        m_variance[index] += s.variance;
-        to.total_ns = core::saturating_add(to.total_ns, ns(s.sum_ticks));
-        if (std::uint64_t const max_ns = ns(s.max_ticks); max_ns > to.max_ns) to.max_ns = max_ns;
+        to.total_ns = core::saturating_add(to.total_ns, total_ns);
+        if (max_ns > to.max_ns) to.max_ns = max_ns;
         to.errors += s.errors;
-        if (n.entry->kind == core::site_kind::overflow) m_profile.losses.overflow_entries += s.count;
-        if (m_found.size() != found_before) {
-            m_runs.push_back({static_cast<std::uint32_t>(found_before), static_cast<std::uint32_t>(m_found.size() - found_before),
-                              m_first_run[index]});
-            m_first_run[index] = static_cast<std::uint32_t>(m_runs.size() - 1);
+        if (s.variance > 0) [[unlikely]] {
+            if (m_variance.size() <= index) m_variance.resize(m_profile.nodes.size(), 0.0);
+            m_variance[index] += s.variance;
         }
+        // The process and the background are not timed: they are the sums of what is below them.
+        if (parent == 0 || parent == m_background)
+            m_profile.nodes[parent].total_ns = core::saturating_add(m_profile.nodes[parent].total_ns, total_ns);
+        if (s.buckets_end != found) add_durations(to, found, static_cast<std::uint32_t>(s.buckets_end - found));
+        return index;
     }
 
     // The entries that are open on a thread: the way from where it stands to the root. What is known of the age of one holds
@@ -257,29 +288,45 @@ private:
         return m_node_of[n.ordinal];
     }
 
-    // The profile's node for a site under a parent. In the first tree every node is new; later ones look it up.
-    std::uint32_t node_index(std::uint32_t parent, core::site_entry const& e) {
+    // The profile's node for a site under a parent. In the first tree every node is new. Later ones are often made in the same
+    // order, so the node after the last one is tried; then they are looked up.
+    THAW_DETAIL_INLINE std::uint32_t node_index(std::uint32_t parent, core::site_entry const& e) {
         std::uint32_t const site = site_index(e);
-        if (m_later_tree) {
-            if (m_table.empty()) rehash(1024);
-            for (std::size_t i = hash(parent, site) & (m_table.size() - 1);; i = (i + 1) & (m_table.size() - 1)) {
-                std::uint32_t const candidate = m_table[i];
-                if (candidate == none) break;
-                if (m_profile.nodes[candidate].parent == parent && m_profile.nodes[candidate].site == site) return candidate;
-            }
-        }
-        auto const index = static_cast<std::uint32_t>(m_profile.nodes.size());
-        m_profile.nodes.push_back({.site = site, .parent = parent});
-        m_first_run.push_back(none);
-        if (m_later_tree) {
-            if (m_profile.nodes.size() * 2 > m_table.size()) rehash(m_table.size() * 2);
-            else place(index);
-        }
+        return m_later_tree ? known_or_new_node(parent, site, e.kind) : new_node(parent, site, e.kind);
+    }
+
+    std::uint32_t new_node(std::uint32_t parent, std::uint32_t site, core::site_kind kind) {
+        if (m_node_count == m_profile.nodes.size()) [[unlikely]] m_profile.nodes.resize(m_node_count + m_node_count / 2 + 16);
+        std::uint32_t const index = m_node_count++;
+        profile_node& made = *::new (&m_profile.nodes[index]) profile_node;  // the last profile's, or none so far
+        made.site = site, made.parent = parent;
+        if (kind == core::site_kind::background) m_background = index;
         return index;
+    }
+
+    THAW_DETAIL_NOINLINE std::uint32_t known_or_new_node(std::uint32_t parent, std::uint32_t site, core::site_kind kind) {
+        std::uint32_t known = m_expected;
+        if (known >= m_node_count || m_profile.nodes[known].parent != parent || m_profile.nodes[known].site != site)
+            known = find(parent, site);
+        m_expected = known + 1;
+        if (known != none) return known;
+        std::uint32_t const made = new_node(parent, site, kind);
+        if (std::size_t{m_node_count} * 2 > m_table.size()) rehash(m_table.size() * 2);
+        else place(made);
+        return made;
     }
 
     static std::size_t hash(std::uint32_t parent, std::uint32_t site) noexcept {
         return static_cast<std::size_t>((parent * 0x9E3779B97F4A7C15u ^ site * 0xC2B2AE3D27D4EB4Fu) >> 20);
+    }
+
+    std::uint32_t find(std::uint32_t parent, std::uint32_t site) {
+        if (m_table.empty()) rehash(1024);
+        for (std::size_t i = hash(parent, site) & (m_table.size() - 1);; i = (i + 1) & (m_table.size() - 1)) {
+            std::uint32_t const candidate = m_table[i];
+            if (candidate == none || (m_profile.nodes[candidate].parent == parent && m_profile.nodes[candidate].site == site))
+                return candidate;
+        }
     }
 
     void place(std::uint32_t index) {
@@ -289,52 +336,47 @@ private:
     }
 
     void rehash(std::size_t size) {
-        while (size < m_profile.nodes.size() * 2) size *= 2;
+        while (size < std::size_t{m_node_count} * 2) size *= 2;
         m_table.assign(size, none);
-        for (std::uint32_t i = 0; i < m_profile.nodes.size(); ++i) place(i);
+        for (std::uint32_t i = 0; i < m_node_count; ++i) place(i);
     }
 
-    // The process and the background are not timed: they are the sums of what is below them.
+    // Where the next buckets go: room for all that a histogram can have.
+    core::histogram_bucket* room_for_buckets() {
+        auto& buckets = m_profile.buckets;
+        if (buckets.size() - m_bucket_count < core::histogram_bucket_count) [[unlikely]]
+            buckets.resize(m_bucket_count + 2 * core::histogram_bucket_count);
+        return buckets.data() + m_bucket_count;
+    }
+
+    // Adds buckets, which stand where the next go, to those of a node.
+    void add_durations(profile_node& to, core::histogram_bucket* found, std::uint32_t count) {
+        core::histogram_bucket* const known = m_profile.buckets.data() + to.first_bucket;
+        if (to.bucket_count != 0) {
+            if (histograms::add_to_existing(known, to.bucket_count, found, count)) return;
+            m_merged.clear();
+            histograms::append_sum(m_merged, {known, known + to.bucket_count}, {found, found + count});
+            m_unused_buckets += to.bucket_count;
+            count = static_cast<std::uint32_t>(m_merged.size());
+            for (std::uint32_t i = 0; i < count; ++i) found[i] = m_merged[i];
+        }
+        to.first_bucket = m_bucket_count;
+        to.bucket_count = count;
+        m_bucket_count += count;
+    }
+
     void finish_totals() {
         for (std::size_t i = 0; i < m_variance.size(); ++i)
             if (m_variance[i] > 0) m_profile.nodes[i].total_error_ns = ns(static_cast<std::uint64_t>(__builtin_sqrt(m_variance[i]) + 0.5));
-        for (std::size_t i = m_profile.nodes.size(); i-- > 1;) {
-            profile_node const& n = m_profile.nodes[i];
-            profile_node& parent = m_profile.nodes[n.parent];
-            site_kind const kind = m_profile.site_of(parent).kind;
-            if (kind == site_kind::process || kind == site_kind::background)
-                parent.total_ns = core::saturating_add(parent.total_ns, n.total_ns);
-        }
+        if (m_background == 0) return;
+        profile_node& root = m_profile.nodes[0];
+        root.total_ns = core::saturating_add(root.total_ns, m_profile.nodes[m_background].total_ns);
     }
 
     void finish_buckets() {
-        auto& buckets = m_profile.buckets;
-        buckets.reserve(m_found.size());
-        for (std::size_t i = 0; i < m_profile.nodes.size(); ++i) {
-            std::uint32_t const first = static_cast<std::uint32_t>(buckets.size());
-            for (std::uint32_t run = m_first_run[i]; run != none; run = m_runs[run].next)
-                add_run(first, m_found.data() + m_runs[run].first, m_found.data() + m_runs[run].first + m_runs[run].count);
-            m_profile.nodes[i].first_bucket = first;
-            m_profile.nodes[i].bucket_count = static_cast<std::uint32_t>(buckets.size()) - first;
-        }
-    }
-
-    // Adds sorted buckets to those of the node whose buckets begin at `first` and are the last in the profile.
-    void add_run(std::uint32_t first, core::histogram_bucket const* from, core::histogram_bucket const* end) {
-        auto& buckets = m_profile.buckets;
-        if (first == buckets.size()) {
-            buckets.insert(buckets.end(), from, end);
-            return;
-        }
-        m_merged.assign(buckets.begin() + first, buckets.end());
-        buckets.resize(first);
-        auto const* a = m_merged.data();
-        auto const* const a_end = a + m_merged.size();
-        while (a != a_end || from != end) {
-            if (from == end || (a != a_end && a->index < from->index)) buckets.push_back(*a++);
-            else if (a == a_end || from->index < a->index) buckets.push_back(*from++);
-            else buckets.push_back({a->index, core::saturating_add(a->count, from->count)}), ++a, ++from;
-        }
+        m_profile.nodes.resize(m_node_count);
+        m_profile.buckets.resize(m_bucket_count);
+        if (m_unused_buckets != 0) histograms::pack(m_profile, m_merged);
     }
 
     void finish_window() {
@@ -361,16 +403,22 @@ private:
 
     core::process_root& m_process;
     profile m_profile;
+    core::tick_length m_length;
+    // From one collect to the next:
     std::vector<std::uint32_t> m_site_of;      // by entry id
     std::vector<std::uint32_t> m_memory_of;    // by entry id
-    std::vector<std::uint32_t> m_node_of;      // of the tree being read, by ordinal
-    std::vector<bool> m_is_memory;             // likewise
-    std::vector<std::uint32_t> m_first_run;    // by profile node
-    std::vector<double> m_variance;            // of the totals, in ticks squared, by profile node
-    std::vector<bucket_run> m_runs;
-    std::vector<core::histogram_bucket> m_found;
+    std::vector<core::site_entry const*> m_allocators;
+    core::site_entry const* m_newest_entry = nullptr;  // the first of those that were looked through
+    // During one:
+    std::vector<std::uint32_t> m_node_of;      // of the tree being read, by ordinal; of an allocator, its parent's
+    std::vector<double> m_variance;            // of the totals, in ticks squared, by profile node; may be too short
     std::vector<core::histogram_bucket> m_merged;
-    std::vector<std::uint32_t> m_table;        // profile nodes by (parent, site)
+    std::vector<std::uint32_t> m_table;        // profile nodes by (parent, site); empty until it is needed
+    std::uint32_t m_node_count = 0;            // in use, of the profile's, which are more until it is finished
+    std::uint32_t m_bucket_count = 0;          // likewise
+    std::uint32_t m_unused_buckets = 0;        // of these, left behind
+    std::uint32_t m_background = 0;            // the profile's node; 0: it has none
+    std::uint32_t m_expected = 0;              // the profile's node that a later tree's next node is compared with first
     core::exemplar_record* m_exemplar = nullptr;
     core::thread_record* m_exemplar_record = nullptr;
     bool m_later_tree = false;

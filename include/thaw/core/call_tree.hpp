@@ -47,6 +47,7 @@ struct node_snapshot {
     std::uint64_t weighted = 0;  // entries that the histogram stands for
     std::uint64_t errors = 0;
     double variance = 0;  // of sum_ticks
+    histogram_bucket* buckets_end = nullptr;  // of those that were written where read was told to
     bool torn = false;  // the versions never matched: the figures are near each other, not of one moment
 };
 
@@ -140,49 +141,50 @@ public:
     void hold() noexcept { store_relaxed(m_held, 1u); }
     void release_hold() noexcept { store_relaxed(m_held, 0u); }
 
-    // Reads one node. f(bucket, count) is called for its buckets after `restart()` was called, perhaps several times; the
-    // figures are those of the last round.
-    template <class Restart, class F>
-    [[nodiscard]] node_snapshot read(node const& n, Restart&& restart, F&& f) const noexcept {
+    // Reads one node, and writes its buckets to `buckets`, where there must be room for histogram_bucket_count.
+    [[nodiscard]] THAW_DETAIL_INLINE node_snapshot read(node const& n, histogram_bucket* buckets) const noexcept {
         node_snapshot s;
-        for (int tries = 0;; ++tries) {
-            restart();
-            std::uint32_t const before = load_acquire(n.version);  // pairs with the release that ends commit
-            s.sum_ticks = load_acquire(n.sum_ticks);               // acquire: the version is read again after these
-            s.max_ticks = load_acquire(n.max_ticks);
-            s.timed = load_acquire(n.timed);
-            s.weighted = s.timed;
-            std::uint64_t const entries = load_acquire(n.count);
-            std::uint64_t const prediction = load_acquire(n.prediction);
-            if (duration_record const* const d = load_acquire(n.durations)) {  // pairs with make_durations
-                d->histogram.for_each(*m_memory, f);
-                s.weighted += load_acquire(d->more);
-                s.variance = load_double(d->variance);
-                if (prediction != 0) s.sum_ticks += prediction * (entries - load_acquire(d->predicted_up_to));
-            }
-            s.torn = (before & 1u) != 0 || before != load_relaxed(n.version);
-            if (s.torn && tries >= 50) let_owner_go_on(tries);
-            if (!s.torn || tries == most_tries) {
-                s.errors = load_relaxed(n.errors);
-                // A sum that is an estimate may come out below zero while there is little of it.
-                if (static_cast<std::int64_t>(s.sum_ticks) < 0 && s.variance > 0) s.sum_ticks = 0;
-                // Read last, so that timed <= count. What goes with the sum was read with it: an allocator's count, and the
-                // entries that were predicted.
-                s.count = n.entry->kind == site_kind::allocator || prediction != 0 ? entries : load_acquire(n.count);
-                return s;
-            }
-        }
+        read_once(n, buckets, s);
+        if (s.torn) [[unlikely]] read_again(n, buckets, s);
+        return s;
     }
 
     [[nodiscard]] std::uint64_t lost_durations() const noexcept { return load_relaxed(m_lost_durations); }
 
 private:
+    THAW_DETAIL_INLINE void read_once(node const& n, histogram_bucket* buckets, node_snapshot& s) const noexcept {
+        std::uint32_t const before = load_acquire(n.version);  // pairs with the release that ends commit
+        s.sum_ticks = load_acquire(n.sum_ticks);               // acquire: the version is read again after these
+        s.max_ticks = load_acquire(n.max_ticks);
+        s.timed = load_acquire(n.timed);
+        s.weighted = s.timed;
+        std::uint64_t const entries = load_acquire(n.count);
+        std::uint64_t const prediction = load_acquire(n.prediction);
+        s.buckets_end = buckets;
+        if (duration_record const* const d = load_acquire(n.durations)) {  // pairs with add_duration
+            s.buckets_end = d->histogram.copy(*m_memory, buckets);
+            s.weighted += load_acquire(d->more);
+            s.variance = load_double(d->variance);
+            if (prediction != 0) s.sum_ticks += prediction * (entries - load_acquire(d->predicted_up_to));
+        }
+        s.torn = (before & 1u) != 0 || before != load_relaxed(n.version);
+        s.errors = load_relaxed(n.errors);
+        // A sum that is an estimate may come out below zero while there is little of it.
+        if (static_cast<std::int64_t>(s.sum_ticks) < 0 && s.variance > 0) [[unlikely]] s.sum_ticks = 0;
+        // Read last, so that timed <= count. What goes with the sum was read with it: an allocator's count, and the entries that
+        // were predicted.
+        s.count = n.entry->kind == site_kind::allocator || prediction != 0 ? entries : load_acquire(n.count);
+    }
+
     // An owner that lost its processor while it booked is waited for, 100 ms at most.
-    static constexpr int most_tries = 1200;
-    THAW_DETAIL_COLD static void let_owner_go_on(int tries) noexcept {
+    THAW_DETAIL_COLD void read_again(node const& n, histogram_bucket* buckets, node_snapshot& s) const noexcept {
         timespec const half_a_millisecond{0, 500'000};
-        if (tries < 1000) ::sched_yield();
-        else ::nanosleep(&half_a_millisecond, nullptr);
+        for (int tries = 1; tries <= 1200; ++tries) {
+            read_once(n, buckets, s);
+            if (!s.torn) break;
+            if (tries >= 1000) ::nanosleep(&half_a_millisecond, nullptr);
+            else if (tries >= 50) ::sched_yield();
+        }
     }
 
     struct key_slot {

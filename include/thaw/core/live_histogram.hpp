@@ -52,25 +52,40 @@ public:
         return true;
     }
 
-    // Calls f(bucket, count) for each bucket with a count, in ascending order.
-    template <class F>
-    void for_each(arena const& memory, F&& f) const noexcept {
+    // Writes the buckets with a count, in ascending order, and returns their end. Requires room for all that there can be.
+    THAW_DETAIL_INLINE histogram_bucket* copy(arena const& memory, histogram_bucket* to) const noexcept {
         for (std::uint64_t rest = load_acquire(m_occupied); rest != 0; rest &= rest - 1) {
-            unsigned const p = static_cast<unsigned>(__builtin_ctzll(rest));
-            // acquire: pairs with the release in page_at
-            auto const& page = *static_cast<histogram_page const*>(memory.at(load_acquire(m_pages[p])));
-            std::uint32_t const spill = load_acquire(page.spill);
-            auto const* const upper = spill == 0 ? nullptr : static_cast<histogram_page const*>(memory.at(spill));
-            for (std::uint32_t bits = load_acquire(page.occupied); bits != 0; bits &= bits - 1) {
-                unsigned const i = static_cast<unsigned>(__builtin_ctz(bits));
-                std::uint64_t count = load_acquire(page.count[i]);
-                if (upper != nullptr) count += std::uint64_t{load_acquire(upper->count[i])} << 32;
-                if (count != 0) f(p * histogram_page_size + i, count);
+            auto const p = static_cast<unsigned>(__builtin_ctzll(rest));
+            histogram_page const& page = *page_of(memory, p);
+            std::uint32_t bits = load_acquire(page.occupied);
+            if (load_acquire(page.spill) != 0) [[unlikely]] {
+                to = copy_spilled(memory, page, p, to);
+                continue;
+            }
+            for (; bits != 0; bits &= bits - 1) {
+                auto const i = static_cast<unsigned>(__builtin_ctz(bits));
+                *to++ = {p * histogram_page_size + i, load_acquire(page.count[i])};
             }
         }
+        return to;
     }
 
 private:
+    histogram_page const* page_of(arena const& memory, unsigned index) const noexcept {
+        return static_cast<histogram_page const*>(memory.at(load_acquire(m_pages[index])));  // pairs with the release in make_page
+    }
+
+    THAW_DETAIL_COLD static histogram_bucket* copy_spilled(arena const& memory, histogram_page const& page, unsigned index,
+                                                           histogram_bucket* to) noexcept {
+        auto const& upper = *static_cast<histogram_page const*>(memory.at(load_acquire(page.spill)));
+        for (std::uint32_t bits = load_acquire(page.occupied); bits != 0; bits &= bits - 1) {
+            auto const i = static_cast<unsigned>(__builtin_ctz(bits));
+            std::uint64_t const count = load_acquire(page.count[i]) + (std::uint64_t{load_acquire(upper.count[i])} << 32);
+            if (count != 0) *to++ = {index * histogram_page_size + i, count};
+        }
+        return to;
+    }
+
     histogram_page* page_at(arena& memory, std::uint32_t& offset, unsigned index) noexcept {
         if (std::uint32_t const o = load_relaxed(offset); o != 0) [[likely]]
             return static_cast<histogram_page*>(memory.at(o));
@@ -80,7 +95,7 @@ private:
     THAW_DETAIL_COLD histogram_page* make_page(arena& memory, std::uint32_t& offset, unsigned index) noexcept {
         auto* const page = static_cast<histogram_page*>(memory.allocate(sizeof(histogram_page)));
         if (page == nullptr) return nullptr;
-        store_release(offset, memory.offset_of(page));  // pairs with the acquire in for_each
+        store_release(offset, memory.offset_of(page));  // pairs with the acquire in page_of
         store_release(m_occupied, load_relaxed(m_occupied) | 1ull << index);
         return page;
     }

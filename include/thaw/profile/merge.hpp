@@ -1,12 +1,10 @@
-// thaw floor 3 profile: adds profiles. Two profiles of different instances become one; the histograms of several nodes of
-// one profile become one, because percentiles themselves cannot be added.
+// thaw floor 4 profile: adds profiles: two profiles of different instances become one.
 //
 // Thread-compatible; allocates; throws nothing but std::bad_alloc. Time and memory are linear in nodes, sites and buckets,
 // and nothing recurses: a tree may be as deep as it likes.
 //
 //   thaw::profile sum = thaw::merge(first, second);
-//   auto const waits = thaw::merged_buckets(p, {3, 8});   // nodes 3 and 8 together
-//   thaw::core::bucket_quantile_ns(waits.data(), waits.data() + waits.size(), 0.95, max_ns);
+//   for (thaw::profile const& p : others) sum = thaw::merge(std::move(sum), p);   // in place: copies no profile
 //
 // Two profiles of the *same* instance must not be merged: each is cumulative, and the later one contains the earlier one.
 #ifndef THAW_PROFILE_MERGE_HPP
@@ -14,6 +12,8 @@
 
 #include <thaw/core/config.hpp>
 #include <thaw/core/histogram.hpp>
+#include <thaw/profile/buckets.hpp>
+#include <thaw/profile/key_index.hpp>
 #include <thaw/profile/profile.hpp>
 
 #include <cstddef>
@@ -25,56 +25,6 @@
 namespace thaw {
 
 namespace detail {
-
-// A hash table from 64-bit keys to indices: open addressing, at most half full, no removal.
-class key_index {
-public:
-    explicit key_index(std::size_t expected = 0) {
-        std::size_t size = 16;
-        while (size < 2 * expected) size *= 2;
-        m_slots.resize(size);
-    }
-
-    // The value of a key; no_index where the key is new, for the caller to overwrite before the next call.
-    [[nodiscard]] std::uint32_t& operator[](std::uint64_t key) {
-        if (2 * m_used >= m_slots.size()) grow();
-        slot& s = find(key);
-        if (s.value == no_index) {
-            s.key = key;
-            ++m_used;
-        }
-        return s.value;
-    }
-
-    [[nodiscard]] std::uint32_t& operator()(std::uint32_t high, std::uint32_t low) {
-        return (*this)[static_cast<std::uint64_t>(high) << 32 | low];
-    }
-
-private:
-    struct slot {
-        std::uint64_t key = 0;
-        std::uint32_t value = no_index; // no_index: the slot is free
-    };
-
-    slot& find(std::uint64_t key) noexcept {
-        std::uint64_t hash = key * 0x9e3779b97f4a7c15u;
-        hash ^= hash >> 32;
-        std::size_t const mask = m_slots.size() - 1;
-        std::size_t at = static_cast<std::size_t>(hash) & mask;
-        while (m_slots[at].value != no_index && m_slots[at].key != key) at = (at + 1) & mask;
-        return m_slots[at];
-    }
-
-    void grow() {
-        std::vector<slot> old(m_slots.size() * 2);
-        old.swap(m_slots);
-        for (slot const& s : old)
-            if (s.value != no_index) find(s.key) = s;
-    }
-
-    std::vector<slot> m_slots;
-    std::size_t m_used = 0;
-};
 
 inline void add_to(std::uint64_t& sum, std::uint64_t value) noexcept { sum = core::saturating_add(sum, value); }
 
@@ -93,24 +43,6 @@ inline void raise_to(std::uint64_t& largest, std::uint64_t value) noexcept {
     auto const y = static_cast<double>(b);
     double const error = __builtin_sqrt(x * x + y * y) + 0.5;
     return error < 18446744073709549568.0 ? static_cast<std::uint64_t>(error) : UINT64_MAX;
-}
-
-// Appends [first, last) to `sums`, of which the buckets from `begin` on are sorted, so that they stay sorted and unique.
-inline void add_buckets(std::vector<core::histogram_bucket>& sums, std::size_t begin, bucket_range added,
-                        std::vector<core::histogram_bucket>& scratch) {
-    if (begin == sums.size()) {
-        sums.insert(sums.end(), added.begin(), added.end());
-        return;
-    }
-    scratch.assign(sums.begin() + static_cast<std::ptrdiff_t>(begin), sums.end());
-    sums.resize(begin);
-    std::size_t old = 0;
-    for (core::histogram_bucket const& b : added) {
-        while (old < scratch.size() && scratch[old].index < b.index) sums.push_back(scratch[old++]);
-        sums.push_back(b);
-        if (old < scratch.size() && scratch[old].index == b.index) add_to(sums.back().count, scratch[old++].count);
-    }
-    while (old < scratch.size()) sums.push_back(scratch[old++]);
 }
 
 [[nodiscard]] inline bool same_site(profile_site const& a, profile_site const& b) noexcept {
@@ -157,114 +89,128 @@ inline void add_memory(memory_site& sum, memory_site const& m) noexcept {
     add_to(sum.baseline_live_bytes, m.baseline_live_bytes);
 }
 
-// One sum in the making.
+// Adds one profile to another, which it extends where it has to.
 class profile_sum {
 public:
-    explicit profile_sum(std::size_t sites, std::size_t nodes) : m_site_index(sites), m_node_index(nodes) {
-        m_sum.sites.reserve(sites);
-        m_sum.nodes.reserve(nodes);
-        m_newest_source.reserve(nodes);
-        m_sources.reserve(nodes);
-    }
+    // Requires: both are well formed, and not one object.
+    profile_sum(profile& sum, profile const& added) : m_sum(sum), m_added(added) {}
 
-    // Requires: `p` lives until take(). Counts are added now, histograms when all nodes are known.
-    void add(profile const& p) {
-        std::vector<std::uint32_t> sites(p.sites.size());
-        for (std::size_t i = 0; i < p.sites.size(); ++i) sites[i] = index_of(p.sites[i]);
-        std::vector<std::uint32_t> nodes(p.nodes.size());
-        for (std::size_t i = 0; i < p.nodes.size(); ++i) {
-            profile_node const& n = p.nodes[i];
-            bool const root = n.parent == no_index;
-            std::uint32_t const to = nodes[i] =
-                root && !m_sum.nodes.empty() ? 0 : node_of(root ? no_index : nodes[n.parent], sites[n.site]);
-            add_node(m_sum.nodes[to], n);
-            m_sources.push_back({&p, static_cast<std::uint32_t>(i), m_newest_source[to]});
-            m_newest_source[to] = static_cast<std::uint32_t>(m_sources.size() - 1);
-        }
-        for (memory_site const& m : p.memory) {
-            std::uint32_t& to = m_memory_index[sites[m.site]];
-            if (to == no_index) {
-                to = static_cast<std::uint32_t>(m_sum.memory.size());
-                m_sum.memory.push_back({.site = sites[m.site]});
-            }
-            add_memory(m_sum.memory[to], m);
-        }
-        add_slowest(p.slowest, sites, nodes);
-    }
-
-    [[nodiscard]] profile take() {
-        std::vector<core::histogram_bucket> scratch;
-        for (std::size_t i = 0; i < m_sum.nodes.size(); ++i) {
-            std::size_t const begin = m_sum.buckets.size();
-            for (std::uint32_t s = m_newest_source[i]; s != no_index; s = m_sources[s].next) {
-                profile const& from = *m_sources[s].from;
-                add_buckets(m_sum.buckets, begin, from.durations_of(from.nodes[m_sources[s].node]), scratch);
-            }
-            m_sum.nodes[i].first_bucket = static_cast<std::uint32_t>(begin);
-            m_sum.nodes[i].bucket_count = static_cast<std::uint32_t>(m_sum.buckets.size() - begin);
-        }
-        return std::move(m_sum);
+    void add() {
+        match_sites();
+        add_nodes();
+        add_memory_sites();
+        add_slowest();
     }
 
 private:
-    struct source {
-        profile const* from;
-        std::uint32_t node;
-        std::uint32_t next; // the next node that is added to the same sum
-    };
+    // Two instances of one program mostly name the same sites in the same order, so that they are compared one by one first.
+    void match_sites() {
+        std::size_t const count = m_added.sites.size();
+        m_site_of.resize(count);
+        std::size_t same = 0;
+        for (; same < count && same < m_sum.sites.size() && same_site(m_sum.sites[same], m_added.sites[same]); ++same)
+            m_site_of[same] = static_cast<std::uint32_t>(same);
+        if (same == count) return;
+        key_index index(m_sum.sites.size() + count);
+        for (std::uint32_t i = 0; i < m_sum.sites.size(); ++i) site_in(index, m_sum.sites[i], i);
+        for (; same < count; ++same) {
+            auto const next = static_cast<std::uint32_t>(m_sum.sites.size());
+            m_site_of[same] = site_in(index, m_added.sites[same], next);
+            if (m_site_of[same] == next) m_sum.sites.push_back(m_added.sites[same]);
+        }
+    }
 
-    std::uint32_t index_of(profile_site const& s) {
-        for (std::uint64_t key = hash_of(s);; ++key) { // sites with equal hashes take the keys that follow
-            std::uint32_t& at = m_site_index[key];
-            if (at == no_index) {
-                at = static_cast<std::uint32_t>(m_sum.sites.size());
-                m_sum.sites.push_back(s);
-                return at;
-            }
+    // The sum's site that equals `s`; where there is none, `place`, which it has from now on.
+    std::uint32_t site_in(key_index& index, profile_site const& s, std::uint32_t place) {
+        for (std::uint64_t key = hash_of(s);; ++key) {  // sites with equal hashes take the keys that follow
+            std::uint32_t& at = index[key];
+            if (at == no_index) return at = place;
             if (same_site(m_sum.sites[at], s)) return at;
         }
     }
 
-    std::uint32_t node_of(std::uint32_t parent, std::uint32_t site) {
+    // Likewise their nodes: the sum's node after the last one is tried first, and the others are looked up.
+    void add_nodes() {
+        m_node_of.resize(m_added.nodes.size());
+        std::uint32_t expected = 0;
+        for (std::size_t i = 0; i < m_added.nodes.size(); ++i) {
+            profile_node const& n = m_added.nodes[i];
+            bool const root = n.parent == no_index;
+            std::uint32_t const parent = root ? no_index : m_node_of[n.parent];
+            std::uint32_t const site = m_site_of[n.site];
+            std::uint32_t to = expected;
+            if (root && !m_sum.nodes.empty()) to = 0;
+            else if (to >= m_sum.nodes.size() || m_sum.nodes[to].parent != parent || m_sum.nodes[to].site != site)
+                to = node_at(parent, site);
+            m_node_of[i] = to;
+            expected = to + 1;
+            add_node(m_sum.nodes[to], n);
+            if (n.bucket_count != 0) add_durations(m_sum.nodes[to], m_added.durations_of(n));
+        }
+        if (m_has_unused_buckets) histograms::pack(m_sum, m_scratch);
+    }
+
+    std::uint32_t node_at(std::uint32_t parent, std::uint32_t site) {
+        if (!m_nodes_indexed) {
+            m_nodes_indexed = true;
+            m_node_index = key_index(m_sum.nodes.size() + m_added.nodes.size());
+            for (std::uint32_t i = 0; i < m_sum.nodes.size(); ++i) m_node_index(m_sum.nodes[i].parent, m_sum.nodes[i].site) = i;
+        }
         std::uint32_t& at = m_node_index(parent, site);
         if (at == no_index) {
             at = static_cast<std::uint32_t>(m_sum.nodes.size());
             m_sum.nodes.push_back({.site = site, .parent = parent});
-            m_newest_source.push_back(no_index);
         }
         return at;
     }
 
-    void add_slowest(invocation_exemplar const& e, std::vector<std::uint32_t> const& sites,
-                     std::vector<std::uint32_t> const& nodes) {
+    // Where buckets are new the node's are written behind all others, and its old ones are left to pack.
+    void add_durations(profile_node& to, bucket_range added) {
+        auto& buckets = m_sum.buckets;
+        if (histograms::add_to_existing(buckets.data() + to.first_bucket, to.bucket_count, added.first, added.size())) return;
+        m_scratch.clear();
+        histograms::append_sum(m_scratch, m_sum.durations_of(to), added);
+        m_has_unused_buckets |= to.bucket_count != 0;
+        to.first_bucket = static_cast<std::uint32_t>(buckets.size());
+        to.bucket_count = static_cast<std::uint32_t>(m_scratch.size());
+        buckets.insert(buckets.end(), m_scratch.begin(), m_scratch.end());
+    }
+
+    void add_memory_sites() {
+        std::vector<std::uint32_t> place(m_sum.sites.size(), no_index);
+        for (std::uint32_t i = 0; i < m_sum.memory.size(); ++i) place[m_sum.memory[i].site] = i;
+        for (memory_site const& m : m_added.memory) {
+            std::uint32_t const site = m_site_of[m.site];
+            if (place[site] == no_index) {
+                place[site] = static_cast<std::uint32_t>(m_sum.memory.size());
+                m_sum.memory.push_back({.site = site});
+            }
+            add_memory(m_sum.memory[place[site]], m);
+        }
+    }
+
+    void add_slowest() {
+        invocation_exemplar const& e = m_added.slowest;
         if (e.handler_site == no_index) return;
         invocation_exemplar& mine = m_sum.slowest;
         bool const slower = mine.handler_site == no_index || e.wall_ns > mine.wall_ns ||
                             (e.wall_ns == mine.wall_ns && e.request_id < mine.request_id); // a tie has one winner either way
         if (!slower) return;
         mine = e;
-        mine.handler_site = sites[e.handler_site];
-        for (invocation_exemplar::part& part : mine.parts) part.node = nodes[part.node];
+        mine.handler_site = m_site_of[e.handler_site];
+        for (invocation_exemplar::part& part : mine.parts) part.node = m_node_of[part.node];
     }
 
-    profile m_sum;
-    key_index m_site_index;
+    profile& m_sum;
+    profile const& m_added;
+    std::vector<std::uint32_t> m_site_of;  // the sum's site for each added one
+    std::vector<std::uint32_t> m_node_of;  // likewise
     key_index m_node_index;
-    key_index m_memory_index;
-    std::vector<std::uint32_t> m_newest_source; // for every node of the sum its first source
-    std::vector<source> m_sources;
+    bool m_nodes_indexed = false;
+    bool m_has_unused_buckets = false;
+    std::vector<core::histogram_bucket> m_scratch;
 };
 
-}
-
-// The durations of several nodes of one profile in one histogram: sorted, each bucket once.
-// Requires: the indices are nodes of `p`, each named once.
-[[nodiscard]] inline std::vector<core::histogram_bucket> merged_buckets(profile const& p,
-                                                                        std::vector<std::uint32_t> const& nodes) {
-    std::vector<core::histogram_bucket> sums;
-    std::vector<core::histogram_bucket> scratch;
-    for (std::uint32_t const n : nodes) detail::add_buckets(sums, 0, p.durations_of(p.nodes[n]), scratch);
-    return sums;
 }
 
 // The sum of two profiles of different instances. Sites are the same if kind, name, file, line and function are; nodes are
@@ -273,15 +219,12 @@ private:
 //   CPU time   0 and not measured, unless both have it: half a sum would be read as the whole
 //   slowest    the slower of the two
 //   a start or end of 0 is unknown and gives way to the other
-// Requires: both are well formed (indices in range, parents before children). Commutative but for the order of sites, nodes
-// and memory, and, where the roots' sites differ, for the root's site.
-[[nodiscard]] inline profile merge(profile const& a, profile const& b) {
-    detail::profile_sum sum(a.sites.size() + b.sites.size(), a.nodes.size() + b.nodes.size());
-    sum.add(a);
-    sum.add(b);
-    profile r = sum.take();
-
-    r.identity = a.identity;
+// Requires: both are well formed (indices in range, parents before children). Commutative but for the order of sites, nodes,
+// buckets and memory, and, where the roots' sites differ, for the root's site. A site that `b` names twice is one in the sum;
+// where `a` does, as when two modules carry one inline function, it stays two.
+[[nodiscard]] inline profile merge(profile a, profile const& b) {
+    detail::profile_sum(a, b).add();
+    profile& r = a;
     detail::keep_if_equal(r.identity.app, b.identity.app);
     detail::keep_if_equal(r.identity.version, b.identity.version);
     detail::keep_if_equal(r.identity.environment, b.identity.environment);
@@ -292,7 +235,6 @@ private:
     detail::keep_if_equal(r.identity.sequence, b.identity.sequence);
 
     profile_window const& w = b.window;
-    r.window = a.window;
     if (r.window.started_unix_ns == 0 || (w.started_unix_ns != 0 && w.started_unix_ns < r.window.started_unix_ns))
         r.window.started_unix_ns = w.started_unix_ns;
     detail::raise_to(r.window.ended_unix_ns, w.ended_unix_ns);
@@ -301,23 +243,21 @@ private:
           &profile_window::active_ns, &profile_window::wall_ns, &profile_window::cpu_ns, &profile_window::wait_ns,
           &profile_window::counter_jumps})
         detail::add_to(r.window.*member, w.*member);
-    r.window.cpu_measured = a.window.cpu_measured && w.cpu_measured;
+    r.window.cpu_measured &= w.cpu_measured;
     if (!r.window.cpu_measured) r.window.cpu_ns = 0;
 
     using losses = profile_losses;
-    r.losses = a.losses;
     for (auto const member : {&losses::overflow_entries, &losses::overflow_durations, &losses::overflow_sites,
                               &losses::overflow_names, &losses::overflow_threads, &losses::mismatched_scopes,
                               &losses::torn_nodes, &losses::reports_put_off, &losses::reports_failed})
         detail::add_to(r.losses.*member, b.losses.*member);
     static_assert(sizeof(losses) == 9 * sizeof(std::uint64_t), "a new kind of loss is to be added here");
 
-    r.cost = a.cost;
     for (auto const member : {&own_cost::recording_ns, &own_cost::collecting_ns, &own_cost::reporting_ns, &own_cost::reports,
                               &own_cost::memory_bytes})
         detail::add_to(r.cost.*member, b.cost.*member);
     static_assert(sizeof(own_cost) == 5 * sizeof(std::uint64_t), "a new kind of cost is to be added here");
-    return r;
+    return a;
 }
 
 }
