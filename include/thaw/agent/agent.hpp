@@ -271,7 +271,7 @@ private:
     std::uint32_t m_busy = 0;  // 1: a thread is reporting, and owns everything below
     bool m_has_baseline = false;
     std::vector<baseline> m_baseline;
-    collector m_collector{m_process};
+    collector<Process> m_collector{m_process};
     std::uint64_t m_sequence = 0;
     std::uint64_t m_reports = 0;
     std::uint64_t m_put_off = 0;

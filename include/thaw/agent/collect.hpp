@@ -31,9 +31,11 @@ static_assert(static_cast<int>(core::site_kind::overflow) == static_cast<int>(si
 static_assert(static_cast<int>(core::site_kind::allocator) == static_cast<int>(site_kind::allocator));
 static_assert(static_cast<int>(core::site_kind::wait) == static_cast<int>(site_kind::wait));
 
+// A template, so that it is compiled where a report is made and not by all that include it.
+template <class Process>
 class collector {
 public:
-    explicit collector(core::process_root& p) : m_process(p) {}
+    explicit collector(Process& p) : m_process(p) {}
     collector(collector const&) = delete;
     collector& operator=(collector const&) = delete;
 
@@ -401,7 +403,7 @@ private:
         m_profile.cost.memory_bytes = m_process.memory.used_bytes();
     }
 
-    core::process_root& m_process;
+    Process& m_process;
     profile m_profile;
     core::tick_length m_length;
     // From one collect to the next:
