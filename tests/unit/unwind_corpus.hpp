@@ -81,7 +81,7 @@ using visitor = void (*)();
 inline visitor visit = [] {};
 inline std::uint64_t volatile sink = 0;
 
-#define THAW_TESTS_NOINLINE [[gnu::noinline, gnu::noclone]]
+#define THAW_TESTS_NOINLINE [[gnu::noinline]]
 
 THAW_TESTS_NOINLINE inline std::uint64_t leaf(std::uint64_t x) { return (x ^ x >> 7) * 0x9E3779B97F4A7C15u; }
 

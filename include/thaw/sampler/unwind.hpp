@@ -162,15 +162,16 @@ private:
         bool to_caller(std::uintptr_t cfa) noexcept {
             regs.value[registers::sp] = cfa;
             std::uintptr_t const pc = registers::code_address(regs.value[registers::return_address]);
-            if (pc == 0) return stop(unwind_end::complete);
+            if (pc == 0) return stop(regs.value[registers::fp] == 0 ? unwind_end::complete : unwind_end::broken_stack);
             regs.value[registers::pc] = pc;
             exact = false;
             return true;
         }
 
-        [[nodiscard]] bool is_beyond(std::uintptr_t cfa) const noexcept {
+        // Whether the caller's sp may be `to`. Only a function that was interrupted may have taken nothing from the stack.
+        [[nodiscard]] bool moves_up(std::uintptr_t to, bool by_call) const noexcept {
             std::uintptr_t const sp = regs.value[registers::sp];
-            return cfa % sizeof cfa == 0 && cfa <= stack.top && (cfa > sp || (cfa == sp && exact && !registers::call_needs_stack));
+            return to % sizeof to == 0 && to <= stack.top && (to > sp || (to == sp && exact && !by_call));
         }
 
         // To the interrupted function, from the signal trampoline.
@@ -193,12 +194,13 @@ private:
         if (rules.outermost) return w.stop(unwind_end::complete);
         std::uintptr_t const base = w.regs.value[(rules.cfa & compact_rules::from_fp) != 0 ? registers::fp : registers::sp];
         std::uintptr_t const cfa = base + std::uintptr_t{8} * (rules.cfa & (compact_rules::from_fp - 1u));
-        if (!w.is_beyond(cfa)) return w.stop(unwind_end::broken_stack);
+        if (!w.moves_up(cfa, registers::call_needs_stack)) return w.stop(unwind_end::broken_stack);
         for (unsigned i = 0; i < compact_rules::saved_count; ++i) {
             if (rules.slot[i] == 0) continue;
             std::uintptr_t const place = cfa - std::uintptr_t{8} * rules.slot[i];
-            if (!w.stack.holds_word(place)) return w.stop(unwind_end::broken_stack);
-            w.regs.value[registers::saved[i]] = peek(place);
+            unsigned const reg = registers::saved[i];
+            if (!w.stack.holds_word(place) && reg == registers::return_address) return w.stop(unwind_end::broken_stack);
+            w.regs.value[reg] = w.stack.holds_word(place) ? peek(place) : 0;
         }
         return w.to_caller(cfa);
     }
@@ -227,33 +229,36 @@ private:
         if (rules.kind[registers::return_address] == rule_kind::undefined) return w.stop(unwind_end::complete);
         std::uintptr_t cfa = 0;
         if (rules.cfa_expression != 0) {
-            if (!evaluate(tables, rules.cfa_expression, now, w.stack, nullptr, cfa)) return w.stop(unwind_end::unknown_rules);
+            if (!evaluate(tables, rules.cfa_expression, now, w.stack, nullptr, cfa)) return w.stop(unwind_end::broken_stack);
         } else {
             if (rules.cfa_register >= registers::count) return w.stop(unwind_end::unknown_rules);
             cfa = now.value[rules.cfa_register] + static_cast<std::uintptr_t>(rules.cfa_offset);
         }
-        if (!signal_frame && !w.is_beyond(cfa)) return w.stop(unwind_end::broken_stack);
         std::uintptr_t const sp = now.value[registers::sp];
         registers caller = now;
         caller.value[registers::sp] = cfa;
         for (unsigned i = 0; i < registers::count; ++i) {
             rule_kind const kind = rules.kind[i];
             if (kind == rule_kind::same || kind == rule_kind::undefined) continue;
-            std::uintptr_t value = cfa + static_cast<std::uintptr_t>(rules.operand[i]);
+            auto const operand = static_cast<std::uintptr_t>(rules.operand[i]);
+            std::uintptr_t value = cfa + operand;
+            bool known = true;
             if (kind == rule_kind::in_register) {
-                auto const other = static_cast<std::uint64_t>(rules.operand[i]);
-                if (other >= registers::count) return w.stop(unwind_end::unknown_rules);
-                value = now.value[other];
+                known = operand < registers::count;
+                if (known) value = now.value[operand];
             } else if (kind == rule_kind::at_expression || kind == rule_kind::is_expression) {
-                if (!evaluate(tables, static_cast<std::uintptr_t>(rules.operand[i]), now, w.stack, &cfa, value))
-                    return w.stop(unwind_end::unknown_rules);
+                known = evaluate(tables, operand, now, w.stack, &cfa, value);
             }
-            if (kind == rule_kind::at_offset || kind == rule_kind::at_expression) {
-                if (!w.stack.holds_word(value)) return w.stop(unwind_end::broken_stack);
-                value = peek(value);
+            if (known && (kind == rule_kind::at_offset || kind == rule_kind::at_expression)) {
+                known = w.stack.holds_word(value);
+                if (known) value = peek(value);
             }
-            caller.value[i] = value;
+            // In the epilogue of a realigned frame the tables of g++ are wrong about registers that are restored already.
+            if (!known && (i == registers::return_address || i == registers::sp)) return w.stop(unwind_end::broken_stack);
+            caller.value[i] = known ? value : 0;
         }
+        bool const by_call = registers::call_needs_stack && rules.kind[registers::sp] == rule_kind::same;  // longjmp does not
+        if (!signal_frame && !w.moves_up(caller.value[registers::sp], by_call)) return w.stop(unwind_end::broken_stack);
         w.regs = caller;
         if (!w.to_caller(caller.value[registers::sp])) return false;
         w.exact = signal_frame;
@@ -268,7 +273,8 @@ private:
             constexpr std::size_t size = registers::signal_return_bytes;
             if (__builtin_memcmp(reinterpret_cast<void const*>(pc), registers::signal_return, size) == 0) return w.to_interrupted();
         }
-        return w.stop(!w.exact && w.regs.value[registers::fp] == 0 ? unwind_end::complete : unwind_end::unknown_code);
+        bool const first = module != nullptr && !w.exact && w.regs.value[registers::fp] == 0;
+        return w.stop(first ? unwind_end::complete : unwind_end::unknown_code);
     }
 
     rule_cache m_rules;
