@@ -94,6 +94,7 @@ struct unwind_counts {
 class unwinder {
 public:
     module_table modules;
+    rule_cache rules;
     unwind_counts counts;
 
     // The stack that the signal with this context interrupted, innermost frame first; at most `limit` frames. `thread` is the
@@ -189,15 +190,15 @@ private:
     // Goes from one frame to its caller. False if there is none that can be found.
     bool step(module_generation const& generation, walk& w) noexcept {
         std::uint64_t const key = w.address() ^ std::uint64_t{generation.number} << 48;
-        compact_rules rules;
-        if (!m_rules.find(key, rules)) return slow_step(generation, w, key);
-        if (rules.outermost) return w.stop(unwind_end::complete);
-        std::uintptr_t const base = w.regs.value[(rules.cfa & compact_rules::from_fp) != 0 ? registers::fp : registers::sp];
-        std::uintptr_t const cfa = base + std::uintptr_t{8} * (rules.cfa & (compact_rules::from_fp - 1u));
+        compact_rules known;
+        if (!rules.find(key, known)) return slow_step(generation, w, key);
+        if (known.outermost) return w.stop(unwind_end::complete);
+        std::uintptr_t const base = w.regs.value[(known.cfa & compact_rules::from_fp) != 0 ? registers::fp : registers::sp];
+        std::uintptr_t const cfa = base + std::uintptr_t{8} * (known.cfa & (compact_rules::from_fp - 1u));
         if (!w.moves_up(cfa, registers::call_needs_stack)) return w.stop(unwind_end::broken_stack);
         for (unsigned i = 0; i < compact_rules::saved_count; ++i) {
-            if (rules.slot[i] == 0) continue;
-            std::uintptr_t const place = cfa - std::uintptr_t{8} * rules.slot[i];
+            if (known.slot[i] == 0) continue;
+            std::uintptr_t const place = cfa - std::uintptr_t{8} * known.slot[i];
             unsigned const reg = registers::saved[i];
             if (!w.stack.holds_word(place) && reg == registers::return_address) return w.stop(unwind_end::broken_stack);
             w.regs.value[reg] = w.stack.holds_word(place) ? peek(place) : 0;
@@ -209,19 +210,19 @@ private:
     THAW_DETAIL_NOINLINE bool slow_step(module_generation const& generation, walk& w, std::uint64_t key) noexcept {
         std::uintptr_t const address = w.address();
         loaded_module const* const module = generation.find(address);
-        if (module == nullptr || module->index == nullptr) return step_without_rules(module, w);
+        if (module == nullptr || module->index == nullptr) return step_without_rules(generation, module, w);
         std::uintptr_t const place = module->find_description(address);
         frame_description d;
-        if (place == 0) return step_without_rules(module, w);
+        if (place == 0) return step_without_rules(generation, module, w);
         if (!read_description(module->tables, place, d)) return w.stop(unwind_end::unknown_rules);
-        if (address < d.begin || address >= d.end) return step_without_rules(module, w);
-        if (d.signal_frame && !registers::trusts_signal_rules) return step_without_rules(module, w);
-        frame_rules rules;
-        if (d.return_address != registers::return_address || !cfa_interpreter{d, rules}.run(address))
+        if (address < d.begin || address >= d.end) return step_without_rules(generation, module, w);
+        if (d.signal_frame && !registers::trusts_signal_rules) return step_without_rules(generation, module, w);
+        frame_rules full;
+        if (d.return_address != registers::return_address || !cfa_interpreter{d, full}.run(address))
             return w.stop(unwind_end::unknown_rules);
         compact_rules compact;
-        if (!d.signal_frame && compact.assign(rules)) m_rules.insert(key, compact);
-        return apply(module->tables, rules, d.signal_frame, w);
+        if (!d.signal_frame && compact.assign(full)) rules.insert(key, compact);
+        return apply(module->tables, full, d.signal_frame, w);
     }
 
     static bool apply(table_bytes const& tables, frame_rules const& rules, bool signal_frame, walk& w) noexcept {
@@ -265,19 +266,22 @@ private:
         return !signal_frame || w.enter_stack(sp) || w.stop(unwind_end::broken_stack);
     }
 
-    // Code that no table describes: the signal trampoline, as musl and the vDSO of aarch64 have it, the code that begins a
-    // thread and has by the ABI no frame pointer, or a hole.
-    static bool step_without_rules(loaded_module const* module, walk& w) noexcept {
+    // Code that no table describes: the signal trampoline, as musl and the vDSO of aarch64 have it; a stub of the PLT of aarch64,
+    // which has changed neither sp nor the return address; the code that begins a thread and has, by the ABI, no frame pointer; or
+    // a hole.
+    static bool step_without_rules(module_generation const& generation, loaded_module const* module, walk& w) noexcept {
         std::uintptr_t const pc = w.regs.value[registers::pc];
-        if (module != nullptr && module->permanent && pc >= module->begin && module->end - pc >= sizeof registers::signal_return) {
+        if (module == nullptr) return w.stop(unwind_end::unknown_code);
+        if (module->permanent && pc >= module->begin && module->end - pc >= sizeof registers::signal_return) {
             constexpr std::size_t size = registers::signal_return_bytes;
             if (__builtin_memcmp(reinterpret_cast<void const*>(pc), registers::signal_return, size) == 0) return w.to_interrupted();
         }
-        bool const first = module != nullptr && !w.exact && w.regs.value[registers::fp] == 0;
-        return w.stop(first ? unwind_end::complete : unwind_end::unknown_code);
+        if (w.exact && !registers::call_needs_stack) {
+            std::uintptr_t const caller = registers::code_address(w.regs.value[registers::return_address]);
+            if (caller != pc && generation.find(caller - 1) != nullptr) return w.to_caller(w.regs.value[registers::sp]);
+        }
+        return w.stop(!w.exact && w.regs.value[registers::fp] == 0 ? unwind_end::complete : unwind_end::unknown_code);
     }
-
-    rule_cache m_rules;
 };
 
 }
