@@ -161,7 +161,9 @@ THAW_TESTS_NOINLINE inline std::uint64_t with_early_exits(std::uint64_t n) {
 
 THAW_TESTS_NOINLINE inline std::uint64_t recursive(unsigned depth) {
     if (depth == 0) return plain(1);
-    return recursive(depth - 1) * 3 + 1;
+    std::uint64_t const below = recursive(depth - 1);
+    sink = sink + below;
+    return below * 3 + 1;
 }
 
 [[noreturn]] THAW_TESTS_NOINLINE inline void throws(std::uint64_t n) {
