@@ -41,8 +41,10 @@ void leave_oracle(int, siginfo_t*, void*) { siglongjmp(after_fault, 1); }
 // The functions by which libgcc goes to a landing pad end with the stack of the landing function and with tables that speak of
 // their own. There the oracle reads what was left below sp.
 bool goes_to_landing_pad(std::uintptr_t pc) {
-    void* const function = ::_Unwind_FindEnclosingFunction(reinterpret_cast<void*>(pc));
-    return function == reinterpret_cast<void*>(&::_Unwind_RaiseException) || function == reinterpret_cast<void*>(&::_Unwind_Resume);
+    static void* const libgcc = ::dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_NOLOAD);  // sanitizers have functions of these names
+    static void* const functions[] = {::dlsym(libgcc, "_Unwind_RaiseException"), ::dlsym(libgcc, "_Unwind_Resume")};
+    void* const function = pc == 0 ? nullptr : ::_Unwind_FindEnclosingFunction(reinterpret_cast<void*>(pc));
+    return function != nullptr && (function == functions[0] || function == functions[1]);
 }
 
 // What a signal handler finds out, for the test to look at afterwards.
@@ -85,33 +87,64 @@ void begin_comparison() {
     seen = {};
     seen.unwinder = &shared_unwinder();
     seen.bounds = sampler::current_thread_stack();
+    goes_to_landing_pad(0);
     testing::stack const here = testing::stack_of_libgcc(0);
     BOOST_REQUIRE(here.count > 1u);
     seen.bottom = here.frames[here.count - 1];
 }
 
-void check_comparison() {
+void check_comparison(std::uint64_t may_be_lost = 0) {
     BOOST_TEST(seen.walks > 0u);
     BOOST_TEST(seen.different == 0u);
     BOOST_TEST(seen.invented == 0u);
-    BOOST_TEST(seen.lost <= seen.walks / 50);
+    BOOST_TEST(seen.lost <= may_be_lost);
     if (seen.different != 0) BOOST_TEST_MESSAGE("ours   " << seen.ours.text() << "\ntheirs " << seen.theirs.text());
 }
 
+// A trampoline without tables, as musl has it.
+extern "C" void thaw_test_restorer();
+#if defined(__x86_64__)
+__asm__(".pushsection .text\nnop\n.globl thaw_test_restorer\nthaw_test_restorer: mov $15, %rax\nsyscall\n.popsection");
+#else
+__asm__(".pushsection .text\nnop\n.globl thaw_test_restorer\nthaw_test_restorer: mov x8, #139\nsvc #0\n.popsection");
+#endif
+
+enum class trampoline { of_libc, without_tables };
+#if defined(__x86_64__)
+constexpr auto usual = trampoline::of_libc;
+#else
+constexpr auto usual = trampoline::without_tables;  // libc leaves it to the vDSO, which qemu-user has none of
+#endif
+
 struct installed_handler {
-    installed_handler(int number, void (*handler)(int, siginfo_t*, void*), int flags = 0) : m_number{number} {
-        struct sigaction action {};
-        action.sa_sigaction = handler;
-        action.sa_flags = SA_SIGINFO | SA_RESTART | flags;
-        ::sigaction(number, &action, &m_before);
+    installed_handler(int number, void (*handler)(int, siginfo_t*, void*), unsigned long flags = 0, trampoline leaves_by = usual)
+        : m_number{number} {
+        kernel_action action{handler, SA_SIGINFO | SA_RESTART | flags, nullptr, 0};
+        ::syscall(SYS_rt_sigaction, m_number, nullptr, &m_before, sizeof action.mask);
+        if (leaves_by == trampoline::of_libc) {
+            struct sigaction by_libc {};
+            by_libc.sa_sigaction = handler;
+            by_libc.sa_flags = static_cast<int>(action.flags);
+            ::sigaction(m_number, &by_libc, nullptr);
+        } else {
+            action.flags |= 0x04000000;
+            action.restorer = thaw_test_restorer;
+            ::syscall(SYS_rt_sigaction, m_number, &action, nullptr, sizeof action.mask);
+        }
     }
-    ~installed_handler() { ::sigaction(m_number, &m_before, nullptr); }
+    ~installed_handler() { ::syscall(SYS_rt_sigaction, m_number, &m_before, nullptr, sizeof m_before.mask); }
     installed_handler(installed_handler const&) = delete;
     installed_handler& operator=(installed_handler const&) = delete;
 
 private:
+    struct kernel_action {
+        void (*handler)(int, siginfo_t*, void*);
+        unsigned long flags;
+        void (*restorer)();
+        unsigned long mask;
+    };
     int m_number;
-    struct sigaction m_before {};
+    kernel_action m_before{};
 };
 
 void compare_in_handler(int, siginfo_t*, void* context) { seen.compare(*static_cast<ucontext_t const*>(context)); }
@@ -134,14 +167,6 @@ void interrupted_handler(int, siginfo_t*, void*) {
     testing::visit = [] { ::raise(SIGUSR1); };
     testing::with_middle_frame(3);
 }
-
-// A trampoline without tables, as musl has it.
-extern "C" void thaw_test_restorer();
-#if defined(__x86_64__)
-__asm__(".pushsection .text\n.globl thaw_test_restorer\nthaw_test_restorer: mov $15, %rax\nsyscall\n.popsection");
-#else
-__asm__(".pushsection .text\n.globl thaw_test_restorer\nthaw_test_restorer: mov x8, #139\nsvc #0\n.popsection");
-#endif
 
 struct alternate_stack {
     explicit alternate_stack(void* memory, std::size_t size) {
@@ -185,7 +210,7 @@ BOOST_AUTO_TEST_CASE(at_every_instruction_of_the_corpus_the_stack_is_libgccs) {
     testing::corpus(2);
     stepping = false;
     BOOST_TEST_MESSAGE(seen.walks << " instructions, " << seen.lost << " of them beyond libgcc");
-    check_comparison();
+    check_comparison(seen.walks / 100);
     BOOST_TEST(seen.walks > 10'000u);
 }
 #endif
@@ -206,7 +231,7 @@ BOOST_AUTO_TEST_CASE(where_a_signal_interrupts_the_corpus_the_stack_is_libgccs) 
     done = true;
     sender.join();
     BOOST_TEST_MESSAGE(seen.walks << " signals, " << seen.lost << " of them beyond libgcc");
-    check_comparison();
+    check_comparison(seen.walks / 10);
 }
 
 // Frame 0 differs by how it was captured.
@@ -243,29 +268,17 @@ BOOST_AUTO_TEST_CASE(through_signal_frames_the_stack_is_libgccs) {
     testing::visit = [] {};
     check_comparison();
     BOOST_TEST(seen.walks == 1u);
-    BOOST_TEST(seen.lost == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(through_a_signal_trampoline_without_tables_the_stack_is_libgccs) {
-    struct kernel_action {
-        void (*handler)(int, siginfo_t*, void*);
-        unsigned long flags;
-        void (*restorer)();
-        unsigned long mask;
-    };
-    constexpr unsigned long restorer_flag = 0x04000000;
-    kernel_action const action{interrupted_handler, SA_SIGINFO | restorer_flag, thaw_test_restorer, 0};
-    kernel_action before{};
     begin_comparison();
     installed_handler const innermost{SIGUSR1, compare_in_handler};
-    BOOST_REQUIRE(::syscall(SYS_rt_sigaction, SIGUSR2, &action, &before, 8) == 0);
+    installed_handler const outer{SIGUSR2, interrupted_handler, 0, trampoline::without_tables};
     testing::visit = [] { ::raise(SIGUSR2); };
     testing::with_alloca(5);
     testing::visit = [] {};
-    ::syscall(SYS_rt_sigaction, SIGUSR2, &before, nullptr, 8);
     check_comparison();
     BOOST_TEST(seen.walks == 1u);
-    BOOST_TEST(seen.lost == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(from_the_alternate_stack_the_walk_goes_on_to_the_threads_own) {
@@ -282,7 +295,6 @@ BOOST_AUTO_TEST_CASE(from_the_alternate_stack_the_walk_goes_on_to_the_threads_ow
     }
     check_comparison();
     BOOST_TEST(seen.walks == 2u);
-    BOOST_TEST(seen.lost == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(on_another_thread_the_stack_is_complete) {
@@ -448,7 +460,7 @@ BOOST_AUTO_TEST_CASE(there_is_enough_room_only_on_the_threads_own_stack) {
     BOOST_TEST(sampler::enough_room(reinterpret_cast<std::uintptr_t>(&here), here));
 }
 
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 constexpr std::size_t painted_bytes = 16 * 1024;
 
 // Fills what is below the caller's frame, and returns its lowest byte. Its own frame counts as below.

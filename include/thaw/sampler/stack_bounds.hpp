@@ -24,7 +24,7 @@ struct stack_bounds {
 };
 
 // What unwinder::unwind and what it calls need below the caller's frame; unwind_test.cpp measures it.
-inline constexpr std::size_t unwind_stack_bytes = 2048;
+inline constexpr std::size_t unwind_stack_bytes = 4096;
 
 // Whether a walk may be started with the stack pointer at `sp`. False on a stack that is not the thread's own.
 [[nodiscard]] constexpr bool enough_room(std::uintptr_t sp, stack_bounds bounds) noexcept {
