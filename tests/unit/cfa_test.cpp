@@ -145,6 +145,18 @@ BOOST_AUTO_TEST_CASE(remembered_states_return_at_any_depth) {
     BOOST_TEST(!rules_at(table({0x0B}), 0).understood);  // nothing was remembered
 }
 
+BOOST_AUTO_TEST_CASE(a_restored_register_has_the_common_rule_again) {
+    for (bytes const& restore : {bytes{0xC0 | ra}, bytes{0x06, ra}}) {
+        bytes program{0x07, ra, 0x41};
+        program.insert(program.end(), restore.begin(), restore.end());
+        BOOST_TEST((rules_at(table(program), 0).rules.kind[ra] == rule_kind::undefined));
+        auto const o = rules_at(table(program), 1);
+        BOOST_TEST(o.understood);
+        BOOST_TEST((o.rules.kind[ra] == rule_kind::at_offset));
+        BOOST_TEST(o.rules.operand[ra] == -8);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(every_kind_of_rule_is_read) {
     auto const o = rules_at(table({0x05, 1, 3, 0x11, 2, 0x7D, 0x14, 3, 2, 0x15, 4, 0x7E, 0x09, 5, 6, 0x10, 8, 1, 0x31, 0x16, 9, 1, 0x32,
                                    0x07, 10, 0x08, 11, 0x2F, 12, 4, 0x2E, 32, 0x13, 0x7E}), 0);

@@ -366,6 +366,83 @@ BOOST_AUTO_TEST_CASE(without_a_module_table_there_is_one_frame) {
     BOOST_TEST((result.end == unwind_end::unknown_code));
 }
 
+// Some code of this program whose frame is found by the frame pointer, and its rules.
+struct framed_code {
+    std::uintptr_t address = 0;
+    sampler::frame_rules rules;
+
+    framed_code() {
+        sampler::module_table::reader const g{shared_unwinder().modules};
+        for (std::uint32_t i = 0; i < g->count && address == 0; ++i) {
+            auto const& m = g->modules[i];
+            for (std::uint32_t k = 0; k < m.index_count && address == 0; ++k) {
+                sampler::frame_description d;
+                std::uintptr_t const place = m.index_base + static_cast<std::uintptr_t>(std::intptr_t{m.index[k].description});
+                if (!sampler::read_description(m.tables, place, d)) continue;
+                for (std::uintptr_t at = d.begin; at < d.end && address == 0; at += 4) {
+                    bool const framed = sampler::cfa_interpreter{d, rules}.run(at) && rules.cfa_expression == 0 &&
+                                        rules.cfa_register == sampler::registers::fp && rules.cfa_offset <= 64 &&
+                                        rules.kind[sampler::registers::fp] == sampler::rule_kind::at_offset;
+                    if (framed) address = at;
+                }
+            }
+        }
+    }
+};
+
+BOOST_AUTO_TEST_CASE(a_stack_that_goes_in_circles_or_ends_in_nothing_ends_the_walk) {
+    framed_code const code;
+    BOOST_REQUIRE(code.address != 0u);
+    std::uintptr_t stack[64] = {};
+    auto const begin = reinterpret_cast<std::uintptr_t>(stack);
+    sampler::stack_bounds const bounds{begin, begin + sizeof stack};
+    sampler::registers r{};
+    r.value[sampler::registers::pc] = code.address;
+    r.value[sampler::registers::sp] = begin + 8;
+    r.value[sampler::registers::fp] = begin + 80;
+    auto const slot = [&](unsigned reg) -> std::uintptr_t& {
+        std::uintptr_t const cfa = begin + 80 + static_cast<std::uintptr_t>(code.rules.cfa_offset);
+        return stack[(cfa + static_cast<std::uintptr_t>(code.rules.operand[reg]) - begin) / 8];
+    };
+    auto& fp = slot(sampler::registers::fp);
+    auto& ra = slot(sampler::registers::return_address);
+    std::uintptr_t frames[50];
+    auto const walk = [&] { return shared_unwinder().unwind(r, frames, 50, bounds); };
+    for (int times = 0; times < 2; ++times) {  // by the tables, and by the cache
+        ra = code.address + 1;
+        fp = begin + 80;
+        BOOST_TEST(walk().count == 2u);
+        BOOST_TEST((walk().end == unwind_end::broken_stack));
+        ra = 0;
+        BOOST_TEST(walk().count == 1u);
+        BOOST_TEST((walk().end == unwind_end::broken_stack));
+        fp = 0;
+        BOOST_TEST(walk().count == 1u);
+        BOOST_TEST((walk().end == unwind_end::complete));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(what_the_cache_holds_counts_until_modules_change) {
+    auto const u = std::make_unique<sampler::unwinder>();
+    BOOST_REQUIRE(u->modules.renew_if_changed());
+    std::uintptr_t frames[64];
+    auto const bounds = sampler::current_thread_stack();
+    sampler::registers r;
+    r.capture();
+    auto const whole = u->unwind(r, frames, 64, bounds);
+    BOOST_REQUIRE((whole.end == unwind_end::complete));
+    BOOST_REQUIRE(whole.count > 4u);
+    sampler::compact_rules outermost;
+    outermost.outermost = true;
+    u->rules.insert(frames[2] ^ std::uint64_t{sampler::module_table::reader{u->modules}->number} << 48, outermost);
+    BOOST_TEST(u->unwind(r, frames, 64, bounds).count == 3u);
+    void* const library = ::dlopen("libresolv.so.2", RTLD_NOW);
+    BOOST_REQUIRE(library != nullptr);
+    BOOST_REQUIRE(u->modules.renew_if_changed());
+    BOOST_TEST(u->unwind(r, frames, 64, bounds).count == whole.count);
+    ::dlclose(library);
+}
+
 // Stacks of words that point to code, to the stack itself, or nowhere, and registers alike, from any code of this program.
 BOOST_AUTO_TEST_CASE(random_stacks_end_every_walk_without_a_fault) {
     auto& u = shared_unwinder();
