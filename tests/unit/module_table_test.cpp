@@ -165,11 +165,12 @@ BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_later_is_copied_and_gone_when_it_
         }
         BOOST_TEST(compared > 1000u);
 
+        std::uintptr_t const any_description = m->index_base + static_cast<std::uintptr_t>(std::intptr_t{m->index[0].description});
         resolv.close();
         BOOST_TEST(table.renew_if_changed());
         BOOST_TEST(g->find(code) == m);  // who reads keeps what it reads
         sampler::frame_description d;
-        BOOST_TEST(sampler::read_description(m->tables, m->find_description(code + 4096), d));
+        BOOST_TEST(sampler::read_description(m->tables, any_description, d));
     }
     {
         sampler::module_table::reader const g{table};
@@ -198,7 +199,9 @@ BOOST_AUTO_TEST_CASE(memory_does_not_grow_with_the_number_of_changes) {
         if (i == 0) pages = address_space_pages();
     }
     BOOST_TEST(pages > 0);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which map memory of their own
     BOOST_TEST(address_space_pages() - pages < 100);  // of 198 generations
+#endif
     BOOST_TEST(without < with);
 }
 
