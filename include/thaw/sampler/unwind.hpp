@@ -34,7 +34,8 @@ namespace thaw::sampler {
 
 enum class stack_source : std::uint8_t { none, frame_pointers, tables };
 
-// Why a walk ended. Whatever the reason, the frames that were found are right, frame pointers in code without them excepted.
+// Why a walk ended. Frames are as right as the tables they come from: those of a few instructions that leave for a landing pad
+// are not, nor is a table whose module was replaced by another at its address before the next renewal.
 enum class unwind_end : std::uint8_t {
     complete,       // the thread's first frame was reached
     truncated,      // there are more frames than were asked for
