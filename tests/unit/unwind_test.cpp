@@ -418,7 +418,7 @@ BOOST_AUTO_TEST_CASE(a_stack_that_goes_in_circles_or_ends_in_nothing_ends_the_wa
         BOOST_TEST((walk().end == unwind_end::broken_stack));
         fp = 0;
         BOOST_TEST(walk().count == 1u);
-        BOOST_TEST((walk().end == unwind_end::complete));
+        BOOST_TEST((walk().end == unwind_end::broken_stack));
     }
 }
 

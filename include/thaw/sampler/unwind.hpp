@@ -164,7 +164,7 @@ private:
         bool to_caller(std::uintptr_t cfa) noexcept {
             regs.value[registers::sp] = cfa;
             std::uintptr_t const pc = registers::code_address(regs.value[registers::return_address]);
-            if (pc == 0) return stop(regs.value[registers::fp] == 0 ? unwind_end::complete : unwind_end::broken_stack);
+            if (pc == 0) return stop(unwind_end::broken_stack);  // tables say of the first frame that it has no caller
             regs.value[registers::pc] = pc;
             exact = false;
             return true;
