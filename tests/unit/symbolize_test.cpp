@@ -102,13 +102,13 @@ cpu_profile this_process() {
                 if (s.p_type != PT_NOTE) continue;
                 auto const* const notes = reinterpret_cast<unsigned char const*>(info->dlpi_addr + s.p_vaddr);
                 thaw::core::parse_notes(notes, notes + s.p_memsz, s.p_align, false, [](void* to, thaw::core::elf_note const& n) {
-                    auto& m = *static_cast<thaw::code_module*>(to);
+                    auto& id = static_cast<thaw::code_module*>(to)->build_id;
                     if (!n.is("GNU", NT_GNU_BUILD_ID)) return;
-                    m.build_id.clear();
+                    id.clear();
                     for (std::uint32_t k = 0; k < n.content_size; ++k) {
                         char text[3];
                         std::snprintf(text, sizeof text, "%02x", static_cast<unsigned>(n.content[k]));
-                        m.build_id += text;
+                        id += text;
                     }
                 }, &m);
             }
