@@ -22,17 +22,15 @@ struct histogram_page {
 
 class live_histogram {
 public:
-    // The same as add, but false, with nothing counted, where a page would have to be made or a count would overflow.
-    THAW_DETAIL_INLINE bool add_existing(arena const& memory, std::uint64_t value_ns, std::uint32_t weight) noexcept {
+    // The count of a value's bucket, if it is one that can be raised by 1 by a mere store. Null where it is 0, a page would have
+    // to be made, or it would overflow.
+    [[nodiscard]] THAW_DETAIL_INLINE std::uint32_t* existing(arena const& memory, std::uint64_t value_ns) noexcept {
         std::size_t const bucket = bucket_of(value_ns);
         std::uint32_t const offset = load_relaxed(m_pages[bucket / histogram_page_size]);
-        if (offset == 0) [[unlikely]] return false;
+        if (offset == 0) [[unlikely]] return nullptr;
         std::uint32_t& in_bucket = static_cast<histogram_page*>(memory.at(offset))->count[bucket % histogram_page_size];
-        std::uint32_t const count = load_relaxed(in_bucket);
-        // A bucket that is not empty is marked as occupied already.
-        if (count == 0 || count > UINT32_MAX - weight) [[unlikely]] return false;
-        store_release(in_bucket, count + weight);
-        return true;
+        // A bucket that is not empty is marked as occupied already. 0 and the greatest count: both wrap to less than 2.
+        return in_bucket + 1 < 2 ? nullptr : &in_bucket;
     }
 
     // Counts `weight` values of `value_ns`. False where a page is needed and the arena is used up: nothing was counted.

@@ -34,9 +34,7 @@ inline node* enter_timed(thread_record& r, node* at, node* n, site const& s) noe
     return n;
 }
 
-// An entry to the node of `s` below where the thread stands, which is left in entered_from. Null where thaw does not record.
-// Rejected: returning both in a struct of two registers, which g++ 12 moves through memory, 4 ns.
-inline node* enter(thread_slot& me, site& s) noexcept {
+THAW_DETAIL_NOINLINE inline node* enter_in_full(thread_slot& me, site& s) noexcept {
     thread_record* const r = recording_thread(me);
     if (r == nullptr) return nullptr;
     if (*r->tick_word != r->tick_seen) [[unlikely]] notice_tick(*r);
@@ -45,6 +43,26 @@ inline node* enter(thread_slot& me, site& s) noexcept {
     own_add(n->count, 1u);
     if (n->count >= n->timed_at) [[likely]] return enter_timed(*r, at, n, s);
     store_relaxed(r->current, n);
+    return n;
+}
+
+// An entry to the node of `s` below where the thread stands, which is left in entered_from. Null where thaw does not record.
+// Rejected: returning both in a struct of two registers, which g++ 12 moves through memory, 4 ns.
+//
+// The usual case first: an entry of a long node, or of any where all are timed, below one whose age is known.
+inline node* enter(thread_slot& me, site& s) noexcept {
+    thread_record* const r = me.record->whole;
+    if (r == nullptr || *r->tick_word != r->tick_seen) [[unlikely]] return enter_in_full(me, s);
+    node* const at = r->current;
+    cached_child const& slot = r->cache_slot(at, s);
+    node* const n = slot.child;
+    std::uint64_t const unusual = differ(slot.at, at) | differ(n->marker, &s) | n->open_since | n->prediction | n->timed_at |
+                                  reinterpret_cast<std::uintptr_t>(n->target);
+    if (unusual != 0 || !r->in_plain_time()) [[unlikely]] return enter_in_full(me, s);
+    if ((at->open_since == 0 || at->weight > 1) && r->tree.mode() == timing::adaptive) [[unlikely]] return enter_in_full(me, s);
+    r->entered_from = at;
+    store_relaxed(n->count, n->count + 1);
+    open_node(*r, *n, read_counter() - r->gaps, 1);
     return n;
 }
 
@@ -69,12 +87,19 @@ THAW_DETAIL_NOINLINE inline void leave_short(thread_record& r, node* n, node* be
     if (*r.tick_word != r.tick_seen) notice_tick(r);
 }
 
-// The way out of a scope that has a time, or during which a tick has passed, or that is not where the thread stands.
-inline void leave(thread_slot& me, node* n, node* before) noexcept {
+THAW_DETAIL_NOINLINE inline void leave_in_full(thread_slot& me, node* n, node* before) noexcept {
     thread_record* const r = own_thread(me);
     if (r == nullptr) return;
     if (r->current != n || n->open_since == 0 || n->weight != 1) [[unlikely]] return leave_short(*r, n, before);
     close_node(*r, *n, before, r->active_now());
+}
+
+// The way out of a scope that has a time, or during which a tick has passed, or that is not where the thread stands.
+inline void leave(thread_slot& me, node* n, node* before) noexcept {
+    thread_record* const r = me.record->whole;
+    if (r == nullptr || r->current != n || n->open_since == 0 || n->weight != 1 || !r->in_plain_time()) [[unlikely]]
+        return leave_in_full(me, n, before);
+    close_node(*r, *n, before, read_counter() - r->gaps);
 }
 
 // The node of the wait; where the thread stood is left in entered_from. Null, with nothing begun, where the thread does not

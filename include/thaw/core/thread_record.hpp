@@ -61,6 +61,7 @@ struct alignas(64) thread_record : recording_head {
     process_root* process = nullptr;
     invocation_state* invocation = nullptr; // what it works for; null: for none
     std::uint64_t gaps = 0;                 // of the active clock, while it works for an invocation
+    bool reads_counter = false;             // the process's clock is the counter
     node* open_wait = nullptr;              // the outermost wait that is open
     void const* guard = nullptr;            // of the invocation it works for, where that has one
     std::uint64_t mismatched = 0;           // scopes that ended out of order or elsewhere
@@ -81,6 +82,9 @@ struct alignas(64) thread_record : recording_head {
         if (invocation != nullptr) [[likely]] return process->source.ticks() - gaps;
         return process->clock.now(process->source);
     }
+
+    // Whether V is the counter less the gaps right now.
+    [[nodiscard]] THAW_DETAIL_INLINE bool in_plain_time() const noexcept { return (invocation != nullptr) & reads_counter; }
 
     // The child that an entry of `s` leads to, by way of the cache.
     THAW_DETAIL_NOINLINE node* find_child(node* at, site& s) noexcept {
@@ -107,6 +111,7 @@ struct alignas(64) thread_record : recording_head {
     void begin() noexcept {
         end_rounds = 0;
         forget_children();
+        reads_counter = process->source.read == nullptr;
         tick_word = process->tick_word;
         store_relaxed(tick_seen, *tick_word);
         longest_tick = process->source.length.to_ticks(longest_tick_ns);
