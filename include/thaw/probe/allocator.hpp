@@ -60,6 +60,14 @@ THAW_DETAIL_INLINE void count_free(core::allocator_site& s, std::size_t bytes) n
     core::record_free(head.allocator_slots[index], bytes);
 }
 
+[[noreturn]] THAW_DETAIL_COLD inline void refuse_size() {
+#if THAW_HAS_EXCEPTIONS
+    throw std::bad_array_new_length();
+#else
+    __builtin_abort();
+#endif
+}
+
 inline constinit core::allocator_site unnamed_allocations{{"[unnamed]", "", "", 0, core::site_kind::allocator}};
 
 }
@@ -88,13 +96,7 @@ public:
 
     // Requires what std::allocator requires. Throws std::bad_alloc; nothing is counted then.
     [[nodiscard]] T* allocate(std::size_t n) {
-        if (n > static_cast<std::size_t>(PTRDIFF_MAX) / sizeof(T)) [[unlikely]] {
-#if THAW_HAS_EXCEPTIONS
-            throw std::bad_array_new_length();
-#else
-            __builtin_abort();
-#endif
-        }
+        if (n > static_cast<std::size_t>(PTRDIFF_MAX) / sizeof(T)) [[unlikely]] detail::refuse_size();
         void* p = nullptr;
         if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__)
             p = ::operator new(n * sizeof(T), std::align_val_t{alignof(T)});
