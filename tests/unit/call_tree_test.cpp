@@ -459,8 +459,6 @@ BOOST_AUTO_TEST_CASE(durations_are_put_aside_while_a_reader_is_at_the_tree_and_b
     }
     BOOST_TEST(p.read(*n).snapshot.count == 21u);
     BOOST_TEST(p.read(*n).snapshot.timed == 1u);
-    p.tree().settle(); // the reader is still there
-    BOOST_TEST(p.read(*n).snapshot.timed == 1u);
     p.tree().release_hold();
     BOOST_TEST(p.read(*n).snapshot.timed == 1u);
     p.tree().settle();
@@ -469,6 +467,17 @@ BOOST_AUTO_TEST_CASE(durations_are_put_aside_while_a_reader_is_at_the_tree_and_b
     BOOST_TEST(f.snapshot.sum_ticks == 1 + 210u);
     BOOST_TEST(f.snapshot.max_ticks == 20u);
     BOOST_TEST(total_of(f.buckets) == 21u);
+}
+
+BOOST_AUTO_TEST_CASE(a_thread_that_ends_while_a_reader_is_at_the_tree_books_what_it_put_aside) {
+    private_process const p;
+    many_sites const sites(1);
+    p.tree().hold();
+    enter_nested(p, sites, {0});
+    BOOST_TEST(p.read(*p.find({"s0"})).snapshot.timed == 0u);
+    p.record().end();
+    BOOST_TEST(p.read(*p.find({"s0"})).snapshot.timed == 1u);
+    BOOST_TEST(p.read(*p.find({"s0"})).snapshot.sum_ticks == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(the_first_duration_after_a_reader_left_brings_those_put_aside_with_it) {

@@ -119,9 +119,10 @@ public:
 
     [[nodiscard]] timing mode() const noexcept { return m_mode; }
 
-    // Books what was put aside. Owner only; called when it leaves the tree (end of an invocation, end of the thread).
+    // Books what was put aside, also while a reader is at the tree, which then tries again. Owner only; called when it leaves the
+    // tree (end of the thread): there may be no later event to book it at.
     void settle() noexcept {
-        if (m_held_count != 0 && load_relaxed(m_held) == 0) settle_now();
+        if (m_held_count != 0) settle_now();
     }
 
     // ---- for readers on any thread ----
