@@ -7,6 +7,7 @@
 
 #include <csetjmp>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <pthread.h>
 #include <stdexcept>

@@ -21,15 +21,12 @@
 #include <thaw/core/config.hpp>
 
 #include <cstdint>
-#include <exception>
 #include <string_view>
 
 #if THAW_ENABLED
 #include <thaw/core/thread_record.hpp>
 
 #include <cerrno>
-
-#include <cxxabi.h>
 #endif
 
 THAW_DETAIL_BEGIN
@@ -49,8 +46,11 @@ namespace detail {
 // (Itanium, "Exception Handling", 2.2.2) it is the second word of the thread's __cxa_eh_globals, which stay where they are.
 [[gnu::visibility("hidden"), gnu::tls_model(THAW_DETAIL_TLS_MODEL)]] inline constinit thread_local unsigned const* in_flight = nullptr;
 
+// By a name of our own: libstdc++ declares it in <cxxabi.h>, libc++ does not.
+extern "C" void* thaw_exception_globals() noexcept __asm__("__cxa_get_globals");
+
 THAW_DETAIL_COLD inline unsigned const* find_in_flight() noexcept {
-    return in_flight = reinterpret_cast<unsigned const*>(reinterpret_cast<char const*>(abi::__cxa_get_globals()) + sizeof(void*));
+    return in_flight = reinterpret_cast<unsigned const*>(static_cast<char const*>(thaw_exception_globals()) + sizeof(void*));
 }
 
 THAW_DETAIL_INLINE unsigned exceptions_in_flight() noexcept {
@@ -187,7 +187,8 @@ THAW_DETAIL_COLD inline void report_if_wanted(core::process_root& p, core::threa
 }
 
 // Prepares an invocation that is about to be opened. `what` is null where the host says nothing.
-THAW_DETAIL_INLINE void prepare_invocation(core::thread_record& r, core::invocation_state& state, core::site& s, invocation const* what) noexcept {
+THAW_DETAIL_INLINE void prepare_invocation(core::thread_record& r, core::invocation_state& state, core::site& s,
+                                           invocation const* what) noexcept {
     state.handler = &r.process->entry_of(s);
     if (what != nullptr || state.described) describe(state, what != nullptr ? *what : invocation{});
     core::store_relaxed(state.generation, state.generation + 1);
@@ -222,7 +223,8 @@ THAW_DETAIL_NOINLINE inline void book_marks(core::thread_record& r, core::invoca
 
 // Books an invocation, which no thread works for any more and which closed when the counter was at `ticks`, and reports if that is
 // due.
-THAW_DETAIL_INLINE void book_invocation(core::thread_record& r, core::invocation_state& state, core::node& n, std::uint64_t ticks) noexcept {
+THAW_DETAIL_INLINE void book_invocation(core::thread_record& r, core::invocation_state& state, core::node& n,
+                                        std::uint64_t ticks) noexcept {
     core::process_root& p = *r.process;
     std::uint64_t const wall_ticks = core::elapsed_ticks(state.opened_at + state.gaps, ticks);
     r.tree.record(n, wall_ticks);
