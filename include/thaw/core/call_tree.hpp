@@ -75,7 +75,7 @@ public:
         m_outlier = source.length.to_ticks(outlier_ns);
         m_short_below = source.length.to_ticks(short_below_ns);
         m_long_above = source.length.to_ticks(long_above_ns);
-        m_random ^= reinterpret_cast<std::uintptr_t>(this) ^ source.ticks();
+        seed(reinterpret_cast<std::uintptr_t>(this) ^ source.ticks());
         root.entry = &process_entry, root.timed_at = never;
         background.entry = &background_entry, background.timed_at = never, background.parent = &root;
         overflow.entry = &overflow_entry, overflow.timed_at = mode == timing::none ? never : 0, overflow.parent = &root;
@@ -114,8 +114,12 @@ public:
         else commit_short(n, ticks, weight, suffix_ticks);
     }
 
-    // Starts the sequence of random numbers; for tests.
-    void seed(std::uint64_t value) noexcept { m_random = value, m_picks = 0, m_picks_left = 0; }
+    // Starts the sequence of random numbers; for tests. The value is mixed, because sequences whose states lie a few steps apart
+    // share most of their numbers.
+    void seed(std::uint64_t value) noexcept {
+        m_random = value, m_picks = 0, m_picks_left = 0;
+        m_random = random();
+    }
 
     [[nodiscard]] timing mode() const noexcept { return m_mode; }
 
@@ -477,7 +481,7 @@ private:
     std::uint64_t m_outlier = 0;
     std::uint64_t m_short_below = 0;
     std::uint64_t m_long_above = 0;
-    std::uint64_t m_random = 0x2545F4914F6CDD1D;
+    std::uint64_t m_random = 0;
     std::uint64_t m_picks = 0;         // the entries ahead that are to be timed, the next one in the lowest bit
     std::uint32_t m_picks_left = 0;    // how many entries ahead m_picks says something about
     std::uint64_t m_lost_durations = 0;
