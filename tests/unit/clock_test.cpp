@@ -320,7 +320,7 @@ BOOST_AUTO_TEST_CASE(readers_see_no_gap_and_no_step_back_while_an_owner_opens_an
 BOOST_AUTO_TEST_CASE(an_ownership_that_ends_under_way_loses_nothing) {
     if (!core::active_clock::announce_barrier()) return; // no clock has an owner here
     std::uint64_t wrong = 0, uncounted = 0, left_open = 0;
-    for (int round = 0; round < 200; ++round) {
+    for (int round = 0; round < 100; ++round) {
         counter = 1;
         core::active_clock clock;
         clock.start(counter, true);
