@@ -20,7 +20,7 @@
 
 // The layout that several copies of the headers in one process share (see core/process.hpp). Raise it with every change
 // of process_root, thread_record, node, site_entry or what they point to.
-#define THAW_DETAIL_ABI 1
+#define THAW_DETAIL_ABI 2
 
 #if defined(THAW_ENABLED) && THAW_ENABLED != 0 && THAW_ENABLED != 1
 #error "THAW_ENABLED must be 0 or 1"
