@@ -78,7 +78,14 @@ THAW_DETAIL_NOINLINE inline void leave_slowly(core::node* n, core::node* before)
 class [[nodiscard]] scope {
 public:
     // Effects: the thread stands in the node of `s` below where it stood. Post: nothing, where thaw does not record.
-    THAW_DETAIL_INLINE explicit scope(core::site& s) noexcept { m_node = detail::enter(s, m_before); }
+    THAW_DETAIL_INLINE explicit scope(core::site& s) noexcept {
+        m_node = detail::enter(s, m_before);
+#if defined(__clang__)
+        // Keeps clang from compiling what follows twice, with a node and without: 1.0 instead of 1.4 ns where thaw is not active,
+        // 48 bytes less a scope. g++ does the same to better effect: 1.0 instead of 1.2 ns.
+        __asm__("" : "+r"(m_node));
+#endif
+    }
 
     // Effects: the thread stands where it stood before; the duration is booked where the entry was timed.
     THAW_DETAIL_INLINE ~scope() {
