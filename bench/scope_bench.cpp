@@ -94,6 +94,28 @@ void bare_call_into_a_shared_library(benchmark::State& state) {
     for (auto _ : state) bench::nothing_in_shared_library();
 }
 
+// What no scope that is timed each time can be below: two readings, and the duration in sum, maximum, count and histogram, with
+// everything at hand in registers and nothing looked up, checked or made known to a reader.
+void timed_floor(benchmark::State& state) {
+    thaw::core::arena memory;
+    if (!memory.reserve(1 << 20) || memory.allocate(64) == nullptr) return state.SkipWithError("no memory");
+    thaw::core::live_histogram histogram;
+    for (std::uint64_t ns = 1; ns < 100'000; ns += ns / 64 + 1) static_cast<void>(histogram.add(memory, ns, 1));
+    thaw::core::tick_length length{1651910498};
+    benchmark::DoNotOptimize(length);
+    std::uint64_t count = 0, sum = 0, max = 0;
+    for (auto _ : state) {
+        std::uint64_t const entered = bench::read_counter();
+        bench::fence();
+        std::uint64_t const ticks = bench::read_counter() - entered;
+        sum += ticks, ++count;
+        if (ticks > max) max = ticks;
+        if (std::uint32_t* const in_bucket = histogram.existing(memory, length.to_ns_within_500_years(ticks))) ++*in_bucket;
+        benchmark::DoNotOptimize(sum), benchmark::DoNotOptimize(max), benchmark::DoNotOptimize(count);
+    }
+    memory.release();
+}
+
 // Some 16 ns of arithmetic, each step of which needs the one before.
 [[gnu::always_inline]] inline std::uint64_t work(std::uint64_t x) {
     for (int i = 0; i < 9; ++i) x = (x ^ x >> 7) * 0x9E3779B97F4A7C15u;
@@ -125,6 +147,7 @@ constexpr bench::entry entries[] = {
     {nullptr, "BM_baseline_call", bare_call},
     {nullptr, "BM_baseline_call_shared_library", bare_call_into_a_shared_library},
     {nullptr, "BM_scope_work_bare", bare_work},
+    {nullptr, "BM_scope_all_floor", timed_floor},
 
     {"disabled", "BM_scope_compiled_out", bench::scope_compiled_out},
     {"disabled", "BM_scope_disabled", alternating<1>},
