@@ -14,7 +14,7 @@
 namespace thaw::core::marks {
 
 // An entry of a node that is timed, or may be: where the thread stands then.
-inline node* enter_timed(thread_record& r, node* at, node* n, site const& s) noexcept {
+THAW_DETAIL_NOINLINE inline node* enter_timed_or_alias(thread_record& r, node* at, node* n, site const& s) noexcept {
     if (n->target != nullptr) {
         if (n->target->open_since != 0) return store_relaxed(r.current, n), n;
         n = n->target;  // what the alias stands for is not open: this entry opens it
@@ -34,35 +34,30 @@ inline node* enter_timed(thread_record& r, node* at, node* n, site const& s) noe
     return n;
 }
 
-THAW_DETAIL_NOINLINE inline node* enter_in_full(thread_slot& me, site& s) noexcept {
+// An entry to the node of `s` below where the thread stands, which is left in entered_from. Null where thaw does not record.
+// Rejected: returning both in a struct of two registers, which g++ 12 moves through memory, 4 ns.
+inline node* enter(thread_slot& me, site& s) noexcept {
     thread_record* const r = recording_thread(me);
     if (r == nullptr) return nullptr;
     if (*r->tick_word != r->tick_seen) [[unlikely]] notice_tick(*r);
     node* const at = r->entered_from = r->current;
     node* const n = r->child(at, s);
     own_add(n->count, 1u);
-    if (n->count >= n->timed_at) [[likely]] return enter_timed(*r, at, n, s);
+    if (n->count >= n->timed_at) [[likely]] return enter_timed_or_alias(*r, at, n, s);
     store_relaxed(r->current, n);
     return n;
 }
 
-// An entry to the node of `s` below where the thread stands, which is left in entered_from. Null where thaw does not record.
-// Rejected: returning both in a struct of two registers, which g++ 12 moves through memory, 4 ns.
-//
-// The usual case first: an entry of a long node, or of any where all are timed, below one whose age is known.
-inline node* enter(thread_slot& me, site& s) noexcept {
-    thread_record* const r = me.record->whole;
-    if (r == nullptr || *r->tick_word != r->tick_seen) [[unlikely]] return enter_in_full(me, s);
-    node* const at = r->current;
-    cached_child const& slot = r->cache_slot(at, s);
-    node* const n = slot.child;
-    std::uint64_t const unusual = differ(slot.at, at) | differ(n->marker, &s) | n->open_since | n->prediction | n->timed_at |
-                                  reinterpret_cast<std::uintptr_t>(n->target);
-    if (unusual != 0 || !r->in_plain_time()) [[unlikely]] return enter_in_full(me, s);
-    if ((at->open_since == 0 || at->weight > 1) && r->tree.mode() == timing::adaptive) [[unlikely]] return enter_in_full(me, s);
-    r->entered_from = at;
+// The same for a node that the marker has found in the cache, no tick having passed. The usual case first: a long node, or any
+// where all are timed, below one whose age is known.
+inline node* enter_timed(thread_slot& me, node* n) noexcept {
+    thread_record& r = *me.record->whole;
+    node* const at = r.current;
+    std::uint64_t const unusual = n->open_since | n->prediction | reinterpret_cast<std::uintptr_t>(n->target);
     store_relaxed(n->count, n->count + 1);
-    open_node(*r, *n, read_counter() - r->gaps, 1);
+    if (unusual != 0 || !r.in_plain_time() || ((at->open_since == 0 || at->weight > 1) && r.tree.mode() == timing::adaptive)) [[unlikely]]
+        return enter_timed_or_alias(r, at, n, *n->marker);
+    open_node(r, *n, read_counter() - r.gaps, 1);
     return n;
 }
 
@@ -172,7 +167,7 @@ inline bool free(thread_slot& me, allocator_site& s, std::size_t bytes) noexcept
     return true;
 }
 
-[[gnu::visibility("hidden")]] inline constexpr marking_functions functions{enter, leave, begin_wait, end_wait, named_site, allocation,
+[[gnu::visibility("hidden")]] inline constexpr marking_functions functions{enter, enter_timed, leave, begin_wait, end_wait, named_site, allocation,
                                                                           free};
 
 }

@@ -89,6 +89,7 @@ static_assert(sizeof(thread_slot) <= 64, "a dlopen'd module draws on a small res
 // What markers call off the hot path, with the calling module's slot of the thread; core/marking.hpp says what they do.
 struct marking_functions {
     node* (*enter)(thread_slot&, site&) noexcept;
+    node* (*enter_timed)(thread_slot&, node*) noexcept;
     void (*leave)(thread_slot&, node*, node*) noexcept;
     node* (*begin_wait)(thread_slot&, site&) noexcept;
     void (*end_wait)(thread_slot&, node*, node*) noexcept;

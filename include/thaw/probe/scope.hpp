@@ -44,7 +44,12 @@ THAW_DETAIL_NOINLINE inline core::node* enter_slowly(core::site& s) noexcept {
     return f == nullptr ? nullptr : f->enter(core::this_thread, s);
 }
 
-// An entry of a node that is in the cache and not timed; otherwise enter_slowly.
+// An entry of a node that is in the cache, and timed or an alias. Returns what enter_slowly does, from the same place.
+THAW_DETAIL_NOINLINE inline core::node* enter_timed(core::node* n) noexcept {
+    return core::load_relaxed(core::this_module.marking)->enter_timed(core::this_thread, n);
+}
+
+// An entry of a node that is in the cache and not timed; otherwise one of the above.
 THAW_DETAIL_INLINE core::node* enter(core::site& s, core::node*& before) noexcept {
     core::thread_head& head = *core::this_thread.record;
     before = head.current;
@@ -57,7 +62,7 @@ THAW_DETAIL_INLINE core::node* enter(core::site& s, core::node*& before) noexcep
         core::node* const n = slot.child;
         if ((core::differ(slot.at, before) | core::differ(n->marker, &s)) != 0) [[unlikely]] break;
         std::uint64_t const count = n->count + 1;
-        if (count >= n->timed_at) [[unlikely]] break;
+        if (count >= n->timed_at) [[unlikely]] return enter_timed(n);
         core::store_relaxed(n->count, count);
         core::store_relaxed(head.current, n);
         core::signal_fence();
