@@ -1,4 +1,4 @@
-// thaw floor 10: the one header: markers, the agent, the profile and the text report.
+// thaw floor 12: the one header: markers, the agent, the profile and the text report.
 //
 //   int main() {
 //       thaw::start({.app = "shop", .version = "1.4.2"});      // a text report on stderr, at handler exit

@@ -166,7 +166,7 @@ child_result run_in_child(F&& f, int limit_s = default_limit_s, bool with_exit =
         // Boost's handlers would take a crash for a failed test of the child's copy of the runner.
         for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM}) std::signal(s, SIG_DFL);
         // Names that the environment of the tests may happen to have.
-        for (char const* name : {"THAW_APP", "THAW_VERSION", "THAW_ENVIRONMENT", "THAW_DISABLE", "THAW_TIMING", "THAW_CPU_TIME",
+        for (char const* name : {"THAW_APP", "THAW_VERSION", "THAW_ENVIRONMENT", "THAW_DISABLE", "THAW_TIMING", "THAW_CPU_TIME", "THAW_CPU", "THAW_STACKS",
                                  "THAW_REPORT", "THAW_REPORT_EVERY_MS", "THAW_REPORT_BUDGET_MS", "THAW_MEMORY_LIMIT_BYTES",
                                  "AWS_LAMBDA_FUNCTION_NAME"})
             ::unsetenv(name);

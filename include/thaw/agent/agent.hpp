@@ -1,4 +1,4 @@
-// thaw floor 9 agent: starting and stopping, and the report at the end of an invocation.
+// thaw floor 11 agent: starting and stopping, and the report at the end of an invocation.
 //
 //   thaw::start({.app = "shop", .version = "1.4.2"}, [](thaw::profile const& p) { ... });
 //   ...
@@ -27,6 +27,8 @@
 #if THAW_ENABLED
 #include <thaw/agent/collect.hpp>
 #include <thaw/core/marking.hpp>
+#include <thaw/profile/symbolize.hpp>
+#include <thaw/sampler/cpu_sampler.hpp>
 
 #include <cerrno>
 #include <cstdio>
@@ -103,6 +105,7 @@ public:
         m_identity.app = m_options.app;
         m_identity.version = m_options.version;
         m_identity.environment = m_options.environment;
+        m_collector.skip_cpu();
         core::store_release(m_busy, 0u);
     }
 
@@ -157,6 +160,8 @@ private:
             collected_ns = core::read_monotonic_ns();
             m_collecting_ns += collected_ns - begin_ns;
             complete(p);
+            // Not in the first report, which lies on a cold start's way; half of the time is the reporter's.
+            if (m_reports != 0) m_symbols.name_places(p.cpu, {.monotonic_ns = begin_ns + budget_ns / 2});
             called = true;
             ++m_reports;
             m_report(p, report_deadline{begin_ns + budget_ns, budget_ns});
@@ -256,12 +261,6 @@ private:
         return id;
     }
 
-    [[nodiscard]] static std::string hexadecimal(unsigned char const* bytes, std::size_t size) {
-        std::string s;
-        for (std::size_t i = 0; i < size; ++i) s += "0123456789abcdef"[bytes[i] >> 4], s += "0123456789abcdef"[bytes[i] & 15];
-        return s;
-    }
-
     Process& m_process;
     options m_options;
     any_reporter m_report;
@@ -272,6 +271,7 @@ private:
     bool m_has_baseline = false;
     std::vector<baseline> m_baseline;
     collector<Process> m_collector{m_process};
+    symbol_cache m_symbols;
     std::uint64_t m_sequence = 0;
     std::uint64_t m_reports = 0;
     std::uint64_t m_put_off = 0;
@@ -318,6 +318,17 @@ inline void keep_module_loaded(void const* address) noexcept {
     p->watch.start(p->source.ticks());
     p->long_gap_ticks = p->source.length.to_ticks(1'000'000'000);
     return p;
+}
+
+// Samples the CPU time of threads that work for invocations from now on, if the options say so and there is memory for it.
+inline void start_sampling(core::process_root& p, options const& o) noexcept {
+    if (!o.cpu) return;
+    if (p.cpu_sampler == nullptr) {
+        void* const place = p.memory.allocate((sizeof(sampler::cpu_sampler) + 63) & ~std::size_t{63});
+        if (place == nullptr) return;
+        p.cpu_sampler = ::new (place) sampler::cpu_sampler(p);
+    }
+    static_cast<sampler::cpu_sampler*>(p.cpu_sampler)->start(o.stacks);
 }
 
 // Shows the process's root to every module that is loaded. Returns whether all of them have the same configuration.
@@ -390,6 +401,7 @@ bool start(Options const& given, any_reporter reporter, named_report const (&rep
     }
     bool const goes_on = p->agent != nullptr && p->pid == static_cast<std::uint32_t>(::getpid());
     p->pid = static_cast<std::uint32_t>(::getpid());
+    options const chosen = o;
     if (goes_on) {
         static_cast<own*>(p->agent)->restart(std::move(o), std::move(reporter));
     } else {
@@ -404,6 +416,7 @@ bool start(Options const& given, any_reporter reporter, named_report const (&rep
     core::store_release(p->report, &own::on_due);
     core::store_relaxed(p->next_report_ticks, 0u);
     core::store_relaxed(p->stopped, 0u);
+    start_sampling(*p, chosen);
     if (!publish(*p)) say("thaw: modules of this process differ in THAW_USE_COUNTER; the one that called thaw::start holds");
     return true;
 }
@@ -448,7 +461,7 @@ bool report_now() noexcept {
     return detail::report_from_here<Process>();
 }
 
-// Makes a last report and stops reporting. Threads that record go on doing so, into bounded memory; start may be called again
+// Makes a last report and stops reporting and sampling. Threads that record go on doing so, into bounded memory; start may be called again
 // and goes on from there.
 template <class Process = core::process_root>
 void stop() noexcept {
@@ -457,6 +470,7 @@ void stop() noexcept {
     detail::report_from_here<Process>(true);
     core::store_release(p->report, nullptr);
     core::store_relaxed(p->stopped, 1u);
+    if (p->cpu_sampler != nullptr) static_cast<sampler::cpu_sampler*>(p->cpu_sampler)->stop();
 }
 
 #else

@@ -1,4 +1,4 @@
-// thaw floor 8 agent: collect, the one place where thread records become a profile.
+// thaw floor 10 agent: collect, the one place where thread records become a profile.
 //
 // It runs while other threads record: what it reads of a node belongs together (core/call_tree.hpp says how), and a free is
 // never seen without its allocation, because frees are read first. It allocates from the host, as a reporter does, and is
@@ -14,6 +14,7 @@
 
 #if THAW_ENABLED
 
+#include <thaw/agent/collect_cpu.hpp>
 #include <thaw/core/thread_record.hpp>
 #include <thaw/profile/buckets.hpp>
 #include <thaw/profile/profile.hpp>
@@ -35,7 +36,7 @@ static_assert(static_cast<int>(core::site_kind::wait) == static_cast<int>(site_k
 template <class Process>
 class collector {
 public:
-    explicit collector(Process& p) : m_process(p) {}
+    explicit collector(Process& p) : m_process(p), m_cpu(p) {}
     collector(collector const&) = delete;
     collector& operator=(collector const&) = delete;
 
@@ -57,8 +58,12 @@ public:
         finish_totals();
         finish_buckets();
         finish_window();
+        m_cpu.finish(m_profile.cpu);
         return m_profile;
     }
+
+    // CPU time up to now is not covered by samples.
+    void skip_cpu() noexcept { m_cpu.skip(); }
 
 private:
     static constexpr std::uint32_t none = no_index;
@@ -77,6 +82,7 @@ private:
         next.nodes = static_cast<std::vector<profile_node>&&>(m_profile.nodes);
         next.buckets = static_cast<std::vector<core::histogram_bucket>&&>(m_profile.buckets);
         next.memory = static_cast<std::vector<memory_site>&&>(m_profile.memory);
+        m_cpu.begin(next.cpu, static_cast<cpu_profile&&>(m_profile.cpu));
         m_profile = static_cast<profile&&>(next);
         for (memory_site& m : m_profile.memory) m = {.site = m.site};
         m_variance.clear();
@@ -220,6 +226,7 @@ private:
         m_profile.losses.overflow_durations += r.tree.lost_durations();
         m_profile.losses.mismatched_scopes += core::load_relaxed(r.mismatched);
         read_open(r);
+        m_cpu.read_stacks(m_profile.cpu, r, m_node_of);
         if (&r == m_exemplar_record) read_exemplar();
         m_later_tree = true;
     }
@@ -250,6 +257,7 @@ private:
         to.total_ns = core::saturating_add(to.total_ns, total_ns);
         if (max_ns > to.max_ns) to.max_ns = max_ns;
         to.errors += s.errors;
+        m_cpu.read_node(n, index);
         if (s.variance > 0) [[unlikely]] {
             if (m_variance.size() <= index) m_variance.resize(m_profile.nodes.size(), 0.0);
             m_variance[index] += s.variance;
@@ -405,6 +413,7 @@ private:
 
     Process& m_process;
     profile m_profile;
+    cpu_collector<Process> m_cpu;
     core::tick_length m_length;
     // From one collect to the next:
     std::vector<std::uint32_t> m_site_of;      // by entry id

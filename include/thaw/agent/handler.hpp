@@ -89,9 +89,16 @@ THAW_DETAIL_INLINE bool is_marked(core::invocation_state const& s) noexcept {
     return (s.wait_ticks | s.allocated_bytes | s.cpu_ns) != 0 || s.failed || s.in_pieces;
 }
 inline void clear_marks(core::invocation_state& s) noexcept {
-    s.wait_ticks = s.allocated_bytes = s.cpu_ns = 0;
+    s.wait_ticks = s.allocated_bytes = 0;
+    core::store_relaxed(s.cpu_ns, 0u);
     s.failed = false;
     s.in_pieces = false;
+}
+
+// The CPU time of the thread is sampled from now on, or it is not to be; asked once a thread and start.
+THAW_DETAIL_COLD inline void begin_sampling(core::thread_record& r) noexcept {
+    r.sampling_round = core::load_acquire(r.process->sampling_round);  // pairs with the release by which it changed
+    r.process->begin_sampling(r);
 }
 
 // Makes the thread work for the invocation; from now on its node is where the thread stands. In two steps, so that of a
@@ -99,24 +106,25 @@ inline void clear_marks(core::invocation_state& s) noexcept {
 THAW_DETAIL_INLINE void prepare_to_attach(core::thread_record& r, core::invocation_state& state) noexcept {
     state.allocated_started = r.allocated_bytes;
     if (r.open_wait != nullptr) r.open_wait = nullptr;
+    if (r.sampling_round != core::load_relaxed(r.process->sampling_round)) [[unlikely]] begin_sampling(r);
 }
 THAW_DETAIL_INLINE void attach_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
     r.gaps = state.gaps;
-    r.invocation = &state;
+    core::store_relaxed(r.invocation, &state);
     core::store_relaxed(r.current, &n);
     core::signal_fence();
-    if (r.process->measure_cpu) state.cpu_started_ns = core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    if (r.process->measure_cpu) core::store_relaxed(state.cpu_started_ns, core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID));
 }
 
 // The opposite, in two steps likewise.
 THAW_DETAIL_INLINE void prepare_to_detach(core::thread_record& r, core::invocation_state& state) noexcept {
-    if (r.process->measure_cpu) state.cpu_ns += core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - state.cpu_started_ns;
+    if (r.process->measure_cpu) core::own_add(state.cpu_ns, core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - state.cpu_started_ns);
 }
 THAW_DETAIL_INLINE void detach_invocation(core::thread_record& r, core::invocation_state& state, core::node* before,
                                           core::node* wait_before) noexcept {
     if (r.allocated_bytes != state.allocated_started) core::own_add(state.allocated_bytes, r.allocated_bytes - state.allocated_started);
     core::signal_fence();
-    r.invocation = nullptr;
+    core::store_relaxed(r.invocation, static_cast<core::invocation_state*>(nullptr));
     if (r.open_wait != wait_before) r.open_wait = wait_before;
     core::store_relaxed(r.current, before);
 }

@@ -13,12 +13,15 @@
 
 #if THAW_ENABLED
 #include <thaw/core/call_tree.hpp>
+#include <thaw/sampler/unwind.hpp>
 namespace thaw {
 using core::timing;
+using sampler::stack_source;
 }
 #else
 namespace thaw {
 enum class timing : std::uint8_t { none, all, adaptive };
+enum class stack_source : std::uint8_t { none, frame_pointers, tables };
 }
 #endif
 
@@ -42,6 +45,14 @@ struct options {
 
     // THAW_CPU_TIME = 1 | 0. The CPU time of invocations, by two system calls of 0.4 us for each.
     bool cpu_time = true;
+
+    // THAW_CPU = 1 | 0. Samples where the CPU time of invocations goes, as often as the kernel's timer ticks, by SIGPROF; off where
+    // the program has a handler for it. Costs 2 to 4 us a sample.
+    bool cpu = true;
+
+    // THAW_STACKS = tables | frame_pointers | none. What a sample knows besides its scope: the native call stack, by unwind
+    // tables, which all code has, or by frame pointers, which code has that was compiled with -fno-omit-frame-pointer.
+    stack_source stacks = stack_source::tables;
 
     // THAW_REPORT_EVERY_MS, 0 to 86400000. A report is due at the end of the first invocation that ends this long after the
     // last report; 0: of every invocation.
@@ -138,16 +149,21 @@ template <class Get, class Say>
     text("THAW_REPORT", o.report);
     o.enabled = !flag("THAW_DISABLE", !o.enabled);
     o.cpu_time = flag("THAW_CPU_TIME", o.cpu_time);
+    o.cpu = flag("THAW_CPU", o.cpu);
     number("THAW_REPORT_EVERY_MS", o.report_every_ms, report_every_limits);
     number("THAW_REPORT_BUDGET_MS", o.report_budget_ms, report_budget_limits);
     number("THAW_MEMORY_LIMIT_BYTES", o.memory_limit_bytes, memory_limits);
-    if (char const* const t = get("THAW_TIMING")) {
-        constexpr char const* names[] = {"none", "all", "adaptive"};  // in the order of the enumerators
+    // `names` in the order of the enumerators.
+    auto choice = [&](char const* name, auto& value, char const* const (&names)[3], char const* wanted) {
+        char const* const t = get(name);
+        if (t == nullptr) return;
         unsigned i = 0;
         while (i < 3 && __builtin_strcmp(t, names[i]) != 0) ++i;
-        if (i < 3) o.timing = static_cast<thaw::timing>(i);
-        else refuse("THAW_TIMING", t, "adaptive, all or none", names[static_cast<unsigned>(o.timing)]);
-    }
+        if (i < 3) value = static_cast<std::remove_reference_t<decltype(value)>>(i);
+        else refuse(name, t, wanted, names[static_cast<unsigned>(value)]);
+    };
+    choice("THAW_TIMING", o.timing, {"none", "all", "adaptive"}, "adaptive, all or none");
+    choice("THAW_STACKS", o.stacks, {"none", "frame_pointers", "tables"}, "tables, frame_pointers or none");
     return o;
 }
 

@@ -57,6 +57,12 @@ public:
     }
     [[nodiscard]] void* at(std::uint32_t offset) const noexcept { return m_begin + std::size_t{offset} * 8; }
 
+    // Whether all of [p, p + size_bytes) was allocated.
+    [[nodiscard]] bool holds(void const* p, std::size_t size_bytes) const noexcept {
+        auto const at = reinterpret_cast<std::uintptr_t>(p), begin = reinterpret_cast<std::uintptr_t>(m_begin);
+        return at >= begin && at - begin <= m_size && load_relaxed(m_used) >= at - begin + size_bytes;
+    }
+
     [[nodiscard]] std::size_t used_bytes() const noexcept { return load_relaxed(m_used); }
     [[nodiscard]] std::size_t size_bytes() const noexcept { return m_size; }
 

@@ -27,7 +27,7 @@ struct alignas(64) node {
 
     site_entry* entry = nullptr;
     std::uint32_t version = 0;     // odd while those below change; a reader that sees 2^31 changes as none is not feared
-    std::uint32_t samples = 0;     // CPU samples taken while the thread stood here
+    std::uint32_t samples = 0;     // CPU samples without a stack taken while the thread stood here; by a signal handler of the owner
     std::uint64_t sum_ticks = 0;   // of the completed entries, without the predictions of the last ones; of an allocator: bytes
     std::uint64_t max_ticks = 0;
     std::uint64_t timed = 0;       // entries that were timed, wholly or from a stamp on

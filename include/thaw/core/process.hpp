@@ -42,6 +42,9 @@ struct process_root {
     timing mode = timing::all;
     marking_functions const* marking = nullptr;  // of the module that started
     bool measure_cpu = true;                   // of invocations, by two system calls each
+    // Another number each time that threads are to be sampled from now on. A thread that works for an invocation and has seen
+    // another one calls begin_sampling; both functions keep errno. Set before the number (release; acquire in begin_sampling).
+    std::uint32_t sampling_round = 0;
     pthread_key_t key = 0;  // its destructor hands a thread's record over when the thread ends
     tick_source source;
     active_clock clock;
@@ -75,6 +78,9 @@ struct process_root {
     // Called at the end of an invocation when a report is due, on the thread that closed it. Set by the agent.
     void (*report)(process_root&, thread_record&, invocation_state const*) noexcept = nullptr;
     std::uint64_t report_sequence = 1;  // of the next report
+    void (*begin_sampling)(thread_record&) noexcept = nullptr;
+    void (*end_sampling)(thread_record&) noexcept = nullptr;
+    void* cpu_sampler = nullptr;
     void* agent = nullptr;
 
     // The entry of a site, made on its first hit. Never null: without memory it is an overflow entry, and that is counted.

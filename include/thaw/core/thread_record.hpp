@@ -72,6 +72,8 @@ struct alignas(64) thread_record : recording_head {
     node* handler = nullptr;                // of the last invocation
     invocation_sums sums;
     exemplar_record* exemplar = nullptr;    // made for threads that run handlers
+    std::uint32_t sampling_round = 0;       // the process's, when the thread last saw it
+    void* sampler = nullptr;                // what the CPU sampler keeps of the thread; published with release
     invocation_state* own_invocation = nullptr;  // the state of the invocations that begin and end on this thread
     std::uint32_t in_use = 0;               // 1: a thread owns the record; taken with acquire, given up with release
     std::uint32_t end_rounds = 0;           // how often the key's destructor has run for the thread that ends
@@ -110,6 +112,7 @@ struct alignas(64) thread_record : recording_head {
     // The calling thread owns the record from now on, and records.
     void begin() noexcept {
         end_rounds = 0;
+        sampling_round = 0;
         forget_children();
         reads_counter = process->source.read == nullptr;
         tick_word = process->tick_word;
@@ -124,7 +127,7 @@ struct alignas(64) thread_record : recording_head {
         tree.settle();
         store_relaxed(current, static_cast<node*>(nullptr));
         tick_word = &always;
-        invocation = nullptr;
+        store_relaxed(invocation, static_cast<invocation_state*>(nullptr));
         open_wait = nullptr;
     }
 
@@ -138,6 +141,7 @@ struct alignas(64) thread_record : recording_head {
 THAW_DETAIL_NOINLINE inline void thread_ended(void* value) noexcept {
     auto* const r = static_cast<thread_record*>(value);
     if (++r->end_rounds < PTHREAD_DESTRUCTOR_ITERATIONS - 1 && ::pthread_setspecific(r->process->key, r) == 0) return;
+    if (r->sampler != nullptr) r->process->end_sampling(*r);
     r->end();
     this_thread = {&detached_thread, true};
     store_release(r->in_use, 0u);  // pairs with the acquire in take_record
