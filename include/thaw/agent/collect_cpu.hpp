@@ -179,7 +179,7 @@ private:
         if (m_sampler->state() == sampler::sampling::signal_taken) return "unavailable (signal taken)";
         if (m_denied != 0 && m_sampled == 0) return "unavailable (timer denied)";
         std::uint32_t const without = m_denied + m_sampler->unsampled_threads();
-        if (without != 0) return "on, but not for " + std::to_string(without) + " threads";
+        if (without != 0) return "on; threads without a timer: " + std::to_string(without);
         return "on";
     }
 

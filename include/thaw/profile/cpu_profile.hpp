@@ -45,7 +45,7 @@ struct cpu_stack {
 };
 
 struct cpu_profile {
-    std::string status;                  // "on", or why there are no samples: "off", "unavailable (signal taken)", …
+    std::string status;                  // "on", that with a restriction, or why there are no samples: "off", "unavailable (signal taken)", ...
     std::uint64_t period_ns = 0;         // CPU time between two samples as asked of the kernel, whose tick decides
     std::uint64_t samples = 0;           // of all stacks together
     std::uint64_t cpu_ns = 0;            // CPU time of the invocations that was covered, unattributed_ns included
