@@ -1,4 +1,4 @@
-// thaw floor 4 report: a profile as text for a person, in a terminal or a log: answers first, then tables, the tree, and
+// thaw floor 6 report: a profile as text for a person, in a terminal or a log: answers first, then tables, the tree, and
 // last what is uncertain or was lost.
 //
 // One call writes one report with one fwrite and one fflush. Lines are at most `width` columns long, whatever names contain:
@@ -18,6 +18,7 @@
 #include <thaw/core/config.hpp>
 #include <thaw/core/histogram.hpp>
 #include <thaw/profile/profile.hpp>
+#include <thaw/report/cpu_text.hpp>
 #include <thaw/report/summary.hpp>
 #include <thaw/report/table.hpp>
 #include <thaw/report/units.hpp>
@@ -64,12 +65,13 @@ template <class Profile>
 class text_writer {
 public:
     text_writer(Profile const& p, text const& options, std::size_t width, bool colours)
-        : m_profile(p), m_options(options), m_page(width, colours), m_summary(p) {}
+        : m_profile(p), m_options(options), m_page(width, colours), m_summary(p), m_cpu(p, m_page, options.max_sites) {}
 
     [[nodiscard]] std::string write() {
         header();
         m_page.blank_line();
         verdicts();
+        m_cpu.write();
         waits(in_handlers, "Latency bottlenecks");
         waits(in_background, "Background waits");
         memory();
@@ -122,7 +124,7 @@ private:
     void verdicts() {
         slow_verdicts();
         growing_verdicts();
-        busy_verdict();
+        if (!cpu_verdict()) busy_verdict();
         if (m_any_verdict) return;
         if (m_profile.window.invocations == 0)
             m_page.sentence("  ", style::plain, "no invocation has ended yet");
@@ -185,6 +187,18 @@ private:
                     short_name(m_profile.memory[sites[i].index].site) + " gains " + bytes_text(sites[i].first / later) +
                         " an invocation (" + signed_bytes_text(sites[i].first) + " since the first" + few + ")");
         }
+    }
+
+    // False where too few samples say where the CPU time goes.
+    bool cpu_verdict() {
+        cpu_sum const top = m_cpu.top_site();
+        cpu_profile const& c = m_profile.cpu;
+        if (c.samples < cpu_writer<Profile>::few_samples) return false;
+        double const whole = static_cast<double>(c.samples);
+        if (static_cast<double>(top.samples) >= notable * whole)
+            verdict("  cpu      ", style::cyan,
+                    share_text(static_cast<double>(top.samples), whole) + " of the CPU is burned in " + short_name(top.site));
+        return true;
     }
 
     void busy_verdict() {
@@ -415,6 +429,7 @@ private:
         if (m_untimed) note("- in the tree: counted, but not timed");
         if (m_open) note("open: entered and not left yet, in the calls but not in the times");
         if (m_busy_shown) note("busy is time outside every marked wait; how much of it is CPU was not sampled");
+        m_cpu.write_notes(note);
 
         profile_losses const& l = m_profile.losses;
         bool lost = false;
@@ -423,6 +438,7 @@ private:
             lost = true;
             m_page.sentence("lost  ", style::yellow, what + (": " + count_text(n)));
         };
+        loss(m_profile.cpu.overflow_stacks, "native stacks of CPU samples, because the memory for them was full");
         loss(l.overflow_entries, "entries counted at [overflow], because the memory limit was reached");
         loss(l.overflow_durations, "durations in a total but in no percentile, because the memory limit was reached");
         loss(l.overflow_sites, "sites that share the name [overflow]");
@@ -440,6 +456,7 @@ private:
     text const& m_options;
     text_page<> m_page;
     profile_summary<Profile> m_summary;
+    cpu_writer<Profile> m_cpu;
     std::vector<core::histogram_bucket> m_durations;
     double m_largest_error = 0;
     bool m_any_verdict = false;
