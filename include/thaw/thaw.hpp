@@ -1,4 +1,4 @@
-// thaw floor 12: the one header: markers, the agent, the profile and the text report.
+// thaw floor 13: the one header: markers, the agent, the profile and the text report.
 //
 //   int main() {
 //       thaw::start({.app = "shop", .version = "1.4.2"});      // a text report on stderr, at handler exit
@@ -15,6 +15,7 @@
 #define THAW_THAW_HPP
 
 #include <thaw/agent/agent.hpp>
+#include <thaw/agent/profile_now.hpp>
 #include <thaw/probe.hpp>
 #include <thaw/probe/allocator.hpp>
 #include <thaw/profile/profile.hpp>

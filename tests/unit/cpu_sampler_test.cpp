@@ -2,6 +2,7 @@
 #include "private_process.hpp"
 #include "recorded.hpp"
 
+#include <thaw/agent/profile_now.hpp>
 #include <thaw/profile/symbolize.hpp>
 #include <thaw/sampler/cpu_sampler.hpp>
 
@@ -735,6 +736,31 @@ BOOST_AUTO_TEST_CASE(no_blocking_call_is_interrupted) {
         EXPECT_EQUAL(interrupted, 0);
         thaw::profile const p = profile_now();
         if (exact_signals) EXPECT(p.cpu.samples >= 5);
+    };
+}
+
+BOOST_AUTO_TEST_CASE(profile_now_profiles_one_call_and_reports_at_once) {
+    IN_CHILD {
+        start_recording({.report_every_ms = 1'000'000});
+        { THAW_HANDLER("first"); }  // whose end is a report of its own
+        std::size_t const before = caught_count();
+        int const result = thaw::profile_now([] {
+            unmarked_work(60 * ms);
+            return 42;
+        });
+        EXPECT_EQUAL(result, 42);
+        EXPECT_EQUAL(caught_count(), before + 1);
+        EXPECT_EQUAL(node_at(last_profile(), "profile_now").calls, 1);
+        if (exact_signals) EXPECT(samples_at(last_profile(), "profile_now") >= 3);
+        bool caught_it = false;
+        try {
+            thaw::profile_now([] { throw std::runtime_error("x"); });
+        } catch (std::runtime_error const&) {
+            caught_it = true;
+        }
+        EXPECT(caught_it);
+        EXPECT(caught_count() > before + 1);
+        EXPECT_EQUAL(last_profile().window.errors, 1);
     };
 }
 

@@ -68,7 +68,8 @@ BOOST_AUTO_TEST_CASE(without_an_environment_what_is_given_holds) {
 
 BOOST_AUTO_TEST_CASE(the_environment_wins) {
     resolved const r = resolve({{"THAW_APP", "shop"}, {"THAW_VERSION", "2.0"}, {"THAW_ENVIRONMENT", "live"}, {"THAW_DISABLE", "1"},
-                                {"THAW_TIMING", "none"}, {"THAW_CPU_TIME", "0"}, {"THAW_REPORT_EVERY_MS", "250"},
+                                {"THAW_TIMING", "none"}, {"THAW_CPU_TIME", "0"}, {"THAW_CPU", "0"}, {"THAW_STACKS", "frame_pointers"},
+                                {"THAW_REPORT_EVERY_MS", "250"},
                                 {"THAW_REPORT_BUDGET_MS", "7"}, {"THAW_MEMORY_LIMIT_BYTES", "1048576"}, {"THAW_REPORT", "json"}},
                                {.app = "a", .version = "1", .environment = "e", .report = "text"});
     BOOST_TEST(r.said.empty());
@@ -78,6 +79,8 @@ BOOST_AUTO_TEST_CASE(the_environment_wins) {
     BOOST_TEST(!r.options.enabled);
     BOOST_TEST((r.options.timing == thaw::timing::none));
     BOOST_TEST(!r.options.cpu_time);
+    BOOST_TEST(!r.options.cpu);
+    BOOST_TEST((r.options.stacks == thaw::stack_source::frame_pointers));
     BOOST_TEST(r.options.report_every_ms == 250u);
     BOOST_TEST(r.options.report_budget_ms == 7u);
     BOOST_TEST(r.options.memory_limit_bytes == 1048576u);
@@ -156,6 +159,9 @@ BOOST_AUTO_TEST_CASE(switches_take_the_usual_words_and_nothing_else) {
 BOOST_AUTO_TEST_CASE(timing_is_one_of_its_names) {
     for (char const* const value : {"", "ALL", "nothing", "al", "all ", "\xff\xfe"}) check_refused("THAW_TIMING", value, value);
     BOOST_TEST((resolve({{"THAW_TIMING", "x"}}).options.timing == standard.timing));
+    for (char const* const value : {"", "TABLES", "dwarf", "frame_pointer"}) check_refused("THAW_STACKS", value, value);
+    BOOST_TEST((resolve({{"THAW_STACKS", "x"}}).options.stacks == thaw::stack_source::tables));
+    BOOST_TEST((resolve({{"THAW_STACKS", "none"}}, {.stacks = thaw::stack_source::tables}).options.stacks == thaw::stack_source::none));
 }
 
 BOOST_AUTO_TEST_CASE(hostile_values_make_one_short_line) {

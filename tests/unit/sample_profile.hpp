@@ -55,6 +55,25 @@ public:
         return static_cast<std::uint32_t>(p.nodes.size() - 1);
     }
 
+    // Samples of a node with these functions, innermost first; each is at an address of its own. 4 ms a sample.
+    void samples(std::uint32_t node, std::uint64_t count, std::vector<std::string> const& functions) {
+        cpu_stack s;
+        s.node = node;
+        s.first_frame = static_cast<std::uint32_t>(p.cpu.frames.size());
+        s.frame_count = static_cast<std::uint32_t>(functions.size());
+        s.samples = count;
+        s.cpu_ns = count * 4'000'000;
+        for (std::string const& f : functions) {
+            p.cpu.frames.push_back(static_cast<std::uint32_t>(p.cpu.locations.size()));
+            p.cpu.locations.push_back({0x1000 + 16 * p.cpu.locations.size(), no_index, f});
+        }
+        p.cpu.stacks.push_back(s);
+        p.cpu.status = "on";
+        p.cpu.period_ns = 50'000;
+        p.cpu.samples += s.samples;
+        p.cpu.cpu_ns += s.cpu_ns;
+    }
+
     memory_site& memory(std::string const& name, std::uint64_t allocations, std::uint64_t bytes) {
         memory_site m;
         m.site = site(site_kind::allocator, name);
@@ -126,6 +145,29 @@ public:
                {mix, 6'400, 2'240'000},
                {parse, 1, 448'500},
                {query, 1, 200'660'000}};
+    return b.take();
+}
+
+// A shop that computes: 254 samples in two scopes and beside them, some of recursive functions, one without a name.
+[[nodiscard]] inline profile computing_like() {
+    sample_profile b;
+    b.p.identity = {"shop", "1.4.2", "prod", "7f3a09c2d1e4b586", "", "ip-10-0-0-7", 4711, 3};
+    b.p.window = {1'700'000'000'000'000'000, 1'700'000'060'000'000'000, 20, 1, 0, 0, 1'121'900'000, 1'120'000'000, 1'020'000'000, 0, true};
+    auto const checkout = b.node(0, site_kind::handler, "checkout", ramp(20, 55'620'000, 40'000));
+    auto const rules = b.node(checkout, site_kind::scope, "price.rules", ramp(20, 33'600'000, 12'000));
+    auto const parse = b.node(checkout, site_kind::scope, "parse", ramp(20, 10'420'000, 1'500));
+    b.samples(rules, 150, {"mix(unsigned long)", "apply(rule const&)", "apply(rule const&)", "main"});
+    b.samples(rules, 5, {"apply(rule const&)", "main"});
+    b.samples(parse, 40, {"json::read_string(char const*&)", "json::read(char const*&)", "main"});
+    b.samples(parse, 16, {"json::read(char const*&)", "main"});
+    b.samples(parse, 24, {"json::read_string(char const*&)", "json::read(char const*&)", "json::read(char const*&)", "main"});
+    b.samples(checkout, 12, {"", "main"});
+    b.samples(checkout, 7, {});
+    b.p.cpu.cpu_ns += 8'000'000;
+    b.p.cpu.unattributed_ns = 8'000'000;
+    b.p.cpu.dropped = 3;
+    b.p.cpu.overflow_stacks = 7;
+    b.p.cpu.truncated_stacks = 12;
     return b.take();
 }
 

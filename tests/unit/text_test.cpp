@@ -57,10 +57,10 @@ void check_layout(std::string const& report, std::size_t width) {
     }
 }
 
-std::string golden_path() {
-    if (char const* const dir = std::getenv("THAW_GOLDEN_DIR")) return std::string(dir) + "/text/quickstart_like.txt";
+std::string golden_path(std::string const& name) {
+    if (char const* const dir = std::getenv("THAW_GOLDEN_DIR")) return std::string(dir) + "/text/" + name + ".txt";
     char const* const root = std::getenv("THAW_TEST_ROOT");
-    return std::string(root != nullptr ? root : ".") + "/tests/golden/text/quickstart_like.txt";
+    return std::string(root != nullptr ? root : ".") + "/tests/golden/text/" + name + ".txt";
 }
 
 // One handler of 1 s with `n` calls, in a profile of `invocations`.
@@ -113,15 +113,40 @@ std::string in_a_file(text_report const& report, thaw::profile const& p) {
 
 BOOST_AUTO_TEST_SUITE(text)
 
-BOOST_AUTO_TEST_CASE(the_report_of_the_quickstart_is_the_golden_file) {
-    std::string const report = to_string(quickstart_like());
-    if (char const* const update = std::getenv("THAW_UPDATE_GOLDEN"); update != nullptr && *update == '1')
-        std::ofstream(golden_path(), std::ios::binary) << report;
-    std::ifstream file(golden_path(), std::ios::binary);
-    BOOST_REQUIRE_MESSAGE(file, "cannot open " + golden_path());
-    std::string const golden{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    BOOST_TEST(lines_of(report) == lines_of(golden), boost::test_tools::per_element());
-    BOOST_TEST((report == golden));
+BOOST_AUTO_TEST_CASE(the_reports_are_the_golden_files) {
+    for (auto const& [name, p] : {std::pair<std::string, thaw::profile>{"quickstart_like", quickstart_like()},
+                                  {"computing_like", thaw::testing::computing_like()}}) {
+        std::string const report = to_string(p);
+        if (char const* const update = std::getenv("THAW_UPDATE_GOLDEN"); update != nullptr && *update == '1')
+            std::ofstream(golden_path(name), std::ios::binary) << report;
+        std::ifstream file(golden_path(name), std::ios::binary);
+        BOOST_REQUIRE_MESSAGE(file, "cannot open " + golden_path(name));
+        std::string const golden{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+        BOOST_TEST(lines_of(report) == lines_of(golden), boost::test_tools::per_element());
+        BOOST_TEST((report == golden));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(few_cpu_samples_are_no_answer) {
+    thaw::profile p = thaw::testing::computing_like();
+    BOOST_TEST(to_string(p).find("  cpu      61 % of the CPU is burned in price.rules") != std::string::npos);
+    p.cpu.stacks.resize(1);
+    p.cpu.stacks[0].samples = p.cpu.samples = 29;
+    std::string report = to_string(p);
+    BOOST_TEST(report.find("CPU hot spots") == std::string::npos);
+    BOOST_TEST(report.find("burned") == std::string::npos);
+    BOOST_TEST(report.find("  busy     ") != std::string::npos);
+    BOOST_TEST(report.find("fewer than 30 CPU samples") != std::string::npos);
+    p.cpu.stacks[0].samples = p.cpu.samples = 30;
+    report = to_string(p);
+    BOOST_TEST(report.find("CPU hot spots") != std::string::npos);
+    BOOST_TEST(report.find("fewer than") == std::string::npos);
+    p.cpu = {};
+    p.cpu.status = "unavailable (signal taken)";
+    report = to_string(p);
+    BOOST_TEST(report.find("note  CPU samples: unavailable (signal taken)") != std::string::npos);
+    p.cpu.status = "off";
+    BOOST_TEST(to_string(p).find("CPU samples") == std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(answers_come_before_details_and_doubts_last) {
