@@ -1,4 +1,4 @@
-// thaw floor 3 agent: the code that is loaded now, as a CPU profile lists it: files, where they are mapped, build ids.
+// thaw floor 2 agent: the code that is loaded now, as a CPU profile lists it: files, where they are mapped, build ids.
 //
 // Takes the dynamic loader's lock, and allocates, though not at the same time. Not for signal handlers.
 #ifndef THAW_AGENT_LOADED_CODE_HPP
