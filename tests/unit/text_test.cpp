@@ -127,6 +127,21 @@ BOOST_AUTO_TEST_CASE(the_reports_are_the_golden_files) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(places_without_a_name_are_one_by_module) {
+    thaw::profile p = thaw::testing::computing_like();
+    p.cpu.modules = {{.path = "/lib/libm.so.6"}, {.path = "[vdso]"}};
+    for (thaw::code_location& l : p.cpu.locations) {
+        l.module = l.function == "mix(unsigned long)" ? 1 : 0;
+        l.function.clear();
+    }
+    std::string const text = to_string(p);
+    BOOST_TEST(text.find("price.rules > [vdso]") != std::string::npos);
+    BOOST_TEST(text.find("parse > [libm.so.6]") != std::string::npos);
+    BOOST_TEST(text.find("+0x") == std::string::npos);
+    std::size_t const second = text.find("parse > [libm.so.6]", text.find("parse > [libm.so.6]") + 1);
+    BOOST_TEST(second == std::string::npos);
+}
+
 BOOST_AUTO_TEST_CASE(few_cpu_samples_are_no_answer) {
     thaw::profile p = thaw::testing::computing_like();
     BOOST_TEST(to_string(p).find("  cpu      61 % of the CPU is burned in price.rules") != std::string::npos);

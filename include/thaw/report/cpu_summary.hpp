@@ -74,7 +74,7 @@ private:
     std::uint32_t function_of(std::uint32_t location) {
         std::uint32_t& known = m_function_of[location];
         if (known != no_index) return known;
-        std::string const name = display_name(m_profile.cpu, location);
+        std::string const name = name_of(location);
         std::uint32_t at = 0;
         while (at < functions.size() && functions[at] != name) ++at;
         if (at == functions.size()) {
@@ -82,6 +82,16 @@ private:
             by_function.push_back({no_index, at});
         }
         return known = at;
+    }
+
+    // A place without a function counts with its module, as in pprof: a stripped library would otherwise take a line for each of
+    // its instructions.
+    std::string name_of(std::uint32_t location) const {
+        code_location const& l = m_profile.cpu.locations[location];
+        if (!l.function.empty() || l.module >= m_profile.cpu.modules.size()) return display_name(m_profile.cpu, location);
+        std::string const& path = m_profile.cpu.modules[l.module].path;
+        std::string name = path.substr(path.rfind('/') + 1);
+        return name.empty() || name[0] != '[' ? '[' + name + ']' : name;  // the kernel's own are in brackets already
     }
 
     Profile const& m_profile;
