@@ -400,7 +400,7 @@ bool start(Options const& given, any_reporter reporter, named_report const (&rep
         return false;
     }
     bool const goes_on = p->agent != nullptr && p->pid == static_cast<std::uint32_t>(::getpid());
-    p->pid = static_cast<std::uint32_t>(::getpid());
+    if (!goes_on) p->pid = static_cast<std::uint32_t>(::getpid());
     options const chosen = o;
     if (goes_on) {
         static_cast<own*>(p->agent)->restart(std::move(o), std::move(reporter));

@@ -58,7 +58,7 @@ struct alignas(64) thread_sampler {
     std::uintptr_t frames[frame_limit];
 
     // The thread's CPU clock, for any thread of the process: the encoding that pthread_getcpuclockid returns (Linux ABI).
-    [[nodiscard]] clockid_t clock() const noexcept { return static_cast<clockid_t>(~static_cast<unsigned>(tid) << 3 | 6u); }
+    [[nodiscard]] clockid_t clock() const noexcept { return static_cast<clockid_t>(~static_cast<unsigned>(core::load_relaxed(tid)) << 3 | 6u); }
 };
 
 [[gnu::visibility("hidden")]] inline constinit cpu_sampler* active_sampler = nullptr;
@@ -71,12 +71,14 @@ public:
 
     explicit cpu_sampler(core::process_root& p) noexcept : m_process(p) {
         stacks.reserve(p.memory, p.memory.size_bytes() / 16);  // without it every stack is an overflow
+        p.begin_sampling = &begin_thread;
+        p.end_sampling = &end_thread;
     }
 
     // Samples the threads that open or resume an invocation from now on, unless somebody else has the signal. One at a time.
     void start(stack_source source) noexcept {
         int const saved = errno;
-        active_sampler = this;
+        core::store_relaxed(active_sampler, this);
         core::store_relaxed(m_source, static_cast<std::uint8_t>(source));
         struct sigaction now {};
         ::sigaction(SIGPROF, nullptr, &now);
@@ -86,12 +88,10 @@ public:
             ours.sa_sigaction = &on_signal;
             ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
             ::sigemptyset(&ours.sa_mask);
-            m_handler = &on_signal;
+            core::store_relaxed(m_handler, &on_signal);
             taken = ::sigaction(SIGPROF, &ours, nullptr) != 0;
         }
         set_state(taken ? sampling::signal_taken : sampling::on);
-        m_process.begin_sampling = &begin_thread;
-        m_process.end_sampling = &end_thread;
         core::own_add_release(m_process.sampling_round, 1u);  // pairs with the acquire in begin_sampling of agent/handler.hpp
         errno = saved;
     }
@@ -154,7 +154,7 @@ public:
 
 private:
     static void on_signal(int, siginfo_t* info, void* context) noexcept {
-        cpu_sampler* const self = active_sampler;
+        cpu_sampler* const self = core::load_relaxed(active_sampler);
         if (self == nullptr || info->si_code != SI_TIMER) return;
         thread_sampler* const t = self->registered(info->si_value.sival_ptr);
         // A signal of a timer that is gone may come late, when the record is another thread's.
@@ -165,7 +165,7 @@ private:
     void set_state(sampling s) noexcept { __atomic_store_n(&m_state, static_cast<std::uint32_t>(s), __ATOMIC_SEQ_CST); }
 
     [[nodiscard]] bool is_ours(struct sigaction const& now) const noexcept {
-        return (now.sa_flags & SA_SIGINFO) != 0 && m_handler != nullptr && now.sa_sigaction == m_handler;
+        return (now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == core::load_relaxed(m_handler);
     }
 
     static void begin_thread(core::thread_record& r) noexcept {
@@ -194,7 +194,7 @@ private:
             t->self = t;
         }
         drop_timer(*t);
-        t->pid = ::getpid();
+        core::store_relaxed(t->pid, ::getpid());
         core::store_relaxed(t->tid, static_cast<pid_t>(::syscall(SYS_gettid)));
         if (source() != stack_source::none) {
             t->stack = current_thread_stack();
@@ -218,7 +218,7 @@ private:
 
     static void drop_timer(thread_sampler& t) noexcept {
         int const timer = __atomic_exchange_n(&t.timer, thread_sampler::no_timer, __ATOMIC_SEQ_CST);
-        if (timer != thread_sampler::no_timer && t.pid == ::getpid()) ::syscall(SYS_timer_delete, timer);
+        if (timer != thread_sampler::no_timer && core::load_relaxed(t.pid) == ::getpid()) ::syscall(SYS_timer_delete, timer);
     }
 
     // Where the kernel's sigevent has the thread: behind value, signal and kind. libcs disagree about its name.
