@@ -443,7 +443,7 @@ BOOST_AUTO_TEST_CASE(signals_of_others_are_ignored) {
         auto& memory = thaw::core::find_process()->memory;
         void* const block = memory.allocate(64);
         for (void* const value : {static_cast<void*>(nullptr), static_cast<void*>(&memory), block, reinterpret_cast<void*>(-1),
-                                  static_cast<void*>(static_cast<char*>(block) + 8), thaw::core::this_thread.record->whole->sampler}) {
+                                  static_cast<void*>(static_cast<char*>(block) + 8)}) {
             THAW_HANDLER("h");
             sigval v{};
             v.sival_ptr = value;
@@ -458,6 +458,12 @@ BOOST_AUTO_TEST_CASE(signals_of_others_are_ignored) {
             ::syscall(SYS_timer_settime, timer, 0, &soon, nullptr);
             ::usleep(1000);
             ::syscall(SYS_timer_delete, timer);
+        }
+        sigval own{};
+        own.sival_ptr = thaw::core::this_thread.record->whole->sampler;
+        for (int i = 0; i < 10; ++i) {
+            THAW_HANDLER("h");
+            EXPECT(::sigqueue(::getpid(), SIGPROF, own) == 0);
         }
         EXPECT(profile_now().cpu.samples <= before + 1);
     };

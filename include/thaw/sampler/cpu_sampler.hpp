@@ -7,7 +7,7 @@
 // percentage points wrong, measured). Rejected: a wall clock, which ends blocking calls with EINTR; setitimer, which survives
 // exec and kills the new program.
 //
-// The handler reads and writes its own memory only; it calls nothing that sets errno. Once installed it stays: a signal
+// The handler reads and writes its own memory only; its one system call, gettid, does not fail and sets no errno. Once installed it stays: a signal
 // that comes after stop() finds it and is ignored. System calls are made directly, since timer_create is in another library
 // with glibc before 2.34.
 #ifndef THAW_SAMPLER_CPU_SAMPLER_HPP
@@ -157,8 +157,10 @@ private:
         cpu_sampler* const self = core::load_relaxed(active_sampler);
         if (self == nullptr || info->si_code != SI_TIMER) return;
         thread_sampler* const t = self->registered(info->si_value.sival_ptr);
-        // A signal of a timer that is gone may come late, when the record is another thread's.
-        if (t == nullptr || core::load_relaxed(t->timer) != info->si_timerid) return;
+        // A signal of a timer that is gone may come late, when the record is another thread's. Rejected: comparing si_timerid,
+        // which under QEMU is not what timer_create gave.
+        if (t == nullptr || core::load_relaxed(t->timer) == thread_sampler::no_timer) return;
+        if (core::load_relaxed(t->tid) != static_cast<pid_t>(::syscall(SYS_gettid))) return;
         self->take(*t, *static_cast<ucontext_t const*>(context));
     }
 
