@@ -2,7 +2,8 @@
 // sections, the build id, strings. Everything is read with pread and checked before it is used, and nothing is mapped: a file that
 // shrinks meanwhile ends a read and not the process.
 //
-// Thread-compatible; allocates; throws nothing but std::bad_alloc; changes errno.
+// Thread-compatible; allocates; throws nothing but std::bad_alloc; changes errno. A template, so that a unit that reads no file
+// does not pay for instantiating it.
 #ifndef THAW_PROFILE_ELF_FILE_HPP
 #define THAW_PROFILE_ELF_FILE_HPP
 
@@ -22,11 +23,12 @@
 
 namespace thaw::detail {
 
-class elf_file {
+template <class String = std::string>
+class basic_elf_file {
 public:
     // Opens a regular file; "[vdso]" is read from this process's memory. What is missing or no ELF file has no sections and no
     // build id.
-    explicit elf_file(std::string const& path) {
+    explicit basic_elf_file(String const& path) {
         if (path == "[vdso]") {
             m_base = ::getauxval(AT_SYSINFO_EHDR);
             if (m_base != 0) m_fd = ::open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
@@ -42,9 +44,9 @@ public:
         m_open_error = m_fd < 0 ? errno : 0;
         read_headers();
     }
-    elf_file(elf_file const&) = delete;
-    elf_file& operator=(elf_file const&) = delete;
-    ~elf_file() {
+    basic_elf_file(basic_elf_file const&) = delete;
+    basic_elf_file& operator=(basic_elf_file const&) = delete;
+    ~basic_elf_file() {
         if (m_fd >= 0) ::close(m_fd);
     }
 
@@ -73,12 +75,12 @@ public:
     }
 
     // The linker's build id in hexadecimal; empty if there is none.
-    [[nodiscard]] std::string build_id() const {
+    [[nodiscard]] String build_id() const {
         for (Elf64_Phdr const& p : m_segments) {
             if (p.p_type != PT_NOTE || p.p_filesz > max_notes) continue;
             std::vector<unsigned char> notes(static_cast<std::size_t>(p.p_filesz));
             if (!read(p.p_offset, notes.data(), notes.size())) continue;
-            std::string const id = build_id_in(notes, p.p_align == 8 ? 8 : 4);
+            String const id = build_id_in(notes, p.p_align == 8 ? 8 : 4);
             if (!id.empty()) return id;
         }
         return {};
@@ -114,10 +116,10 @@ public:
         return nullptr;
     }
 
-    [[nodiscard]] std::string name_of(Elf64_Shdr const& s) const {
+    [[nodiscard]] String name_of(Elf64_Shdr const& s) const {
         if (m_header.e_shstrndx >= m_sections.size()) return {};
-        std::string name;
-        return string_at(m_sections[m_header.e_shstrndx], s.sh_name, name) ? name : std::string();
+        String name;
+        return string_at(m_sections[m_header.e_shstrndx], s.sh_name, name) ? name : String();
     }
 
     // Whether the section is a string table: it begins and ends with a zero.
@@ -129,7 +131,7 @@ public:
     }
 
     // Reads a string of a string table. False where it is not within the table, or longer than max_string.
-    [[nodiscard]] bool string_at(Elf64_Shdr const& table, std::uint64_t at, std::string& to) const {
+    [[nodiscard]] bool string_at(Elf64_Shdr const& table, std::uint64_t at, String& to) const {
         to.clear();
         for (;;) {
             if (at >= table.sh_size || to.size() > max_string || table.sh_offset > UINT64_MAX - table.sh_size) return false;
@@ -178,7 +180,7 @@ private:
         if (!read(offset, to.data(), count * sizeof(Header))) to.clear();
     }
 
-    [[nodiscard]] static std::string build_id_in(std::vector<unsigned char> const& notes, std::size_t align) {
+    [[nodiscard]] static String build_id_in(std::vector<unsigned char> const& notes, std::size_t align) {
         static constexpr char digits[] = "0123456789abcdef";
         std::size_t const size = notes.size();
         auto const padded = [align](std::size_t n) { return (n + align - 1) & ~(align - 1); };
@@ -188,7 +190,7 @@ private:
             std::size_t const content = at + padded(12 + std::size_t{head[0]}); // head and name are padded together
             if (content > size || head[1] > size - content) break;
             if (head[2] == NT_GNU_BUILD_ID && head[0] == 4 && __builtin_memcmp(notes.data() + at + 12, "GNU", 4) == 0) {
-                std::string id;
+                String id;
                 for (std::size_t i = content; i < content + head[1]; ++i)
                     id.append(1, digits[notes[i] >> 4]).append(1, digits[notes[i] & 15]);
                 return id;
@@ -209,6 +211,8 @@ private:
     mutable std::size_t m_window_size = 0;
     mutable char m_window[4096];
 };
+
+using elf_file = basic_elf_file<>;
 
 }
 

@@ -6,7 +6,8 @@
 // a size (hand-written assembly) reaches up to the next symbol of its section; in .dynsym, where the functions between two symbols
 // are not listed, it does not. An address in a procedure linkage table is "name@plt" of what is called there.
 //
-// Thread-compatible; allocates; throws nothing but std::bad_alloc; changes errno.
+// Thread-compatible; allocates; throws nothing but std::bad_alloc; changes errno. Templates, so that a unit that looks up no name
+// does not pay for instantiating them.
 #ifndef THAW_PROFILE_SYMBOL_TABLE_HPP
 #define THAW_PROFILE_SYMBOL_TABLE_HPP
 
@@ -45,9 +46,10 @@ struct symbol_range {
     std::string name; // as it stands in the file
 };
 
+template <class File>
 class symbol_table {
 public:
-    explicit symbol_table(elf_file const& file) : m_file(file) {
+    explicit symbol_table(File const& file) : m_file(file) {
         for (std::uint32_t const type : {std::uint32_t{SHT_SYMTAB}, std::uint32_t{SHT_DYNSYM}})
             if (m_symbols == nullptr) use(file.section(type));
     }
@@ -158,7 +160,7 @@ private:
         if (type != STT_FUNC && type != STT_GNU_IFUNC && (type != STT_NOTYPE || !global)) return;
         if (s.st_shndx >= m_file.sections().size() || s.st_name == 0) return;
         Elf64_Shdr const& section = m_file.sections()[s.st_shndx];
-        if (!elf_file::is_code(section) || s.st_value < section.sh_addr || s.st_value - section.sh_addr >= section.sh_size ||
+        if (!File::is_code(section) || s.st_value < section.sh_addr || s.st_value - section.sh_addr >= section.sh_size ||
             s.st_size > section.sh_size - (s.st_value - section.sh_addr))
             return;
         std::size_t const from = place_from(s.st_value);
@@ -319,7 +321,7 @@ private:
         return true;
     }
 
-    elf_file const& m_file;
+    File const& m_file;
     Elf64_Shdr const* m_symbols = nullptr;
     Elf64_Shdr const* m_strings = nullptr;
     std::vector<place> m_places;
@@ -333,11 +335,12 @@ private:
 };
 
 // The name as it was written in C++, where it comes from there; otherwise as it is.
-[[nodiscard]] inline std::string demangled(std::string const& name) {
+template <class String>
+[[nodiscard]] String demangled(String const& name) {
     if (name.compare(0, 2, "_Z") != 0) return name;
     int status = 0;
     char* const text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
-    std::string r = text != nullptr && status == 0 ? text : name;
+    String r = text != nullptr && status == 0 ? text : name;
     std::free(text);
     return r;
 }

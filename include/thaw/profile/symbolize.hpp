@@ -4,6 +4,7 @@
 // A file's names are used only if its build id is the module's, or if neither has one and its code is mapped as the module says.
 // Where there is no name the place stays without one, and is shown as "module+0x12ab", an offset that addr2line understands.
 // Thread-compatible; allocates; throws nothing but std::bad_alloc; errno is kept. Demangling takes some 100 KiB of stack.
+// Templates, so that a unit that names no places does not pay for instantiating them.
 //
 //   thaw::symbol_cache cache;                          // lives as long as the agent does
 //   thaw::symbolize(p, cache, {.monotonic_ns = soon});
@@ -39,14 +40,15 @@ struct symbolize_result {
 
 // What was found out about the files so far: the functions that were asked for. It is bounded: once it takes more than max_bytes
 // it is forgotten at the next call, so that it takes at most max_bytes and the names of one profile.
-class symbol_cache {
+template <class CpuProfile = cpu_profile>
+class basic_symbol_cache {
 public:
-    explicit symbol_cache(std::size_t max_bytes = std::size_t{1} << 20) noexcept : m_max_bytes(max_bytes) {}
+    explicit basic_symbol_cache(std::size_t max_bytes = std::size_t{1} << 20) noexcept : m_max_bytes(max_bytes) {}
 
     [[nodiscard]] std::size_t bytes() const noexcept { return m_bytes; }
 
     // Effects: fills in the places that have no name. What takes longer than the limits allow is put off.
-    symbolize_result name_places(cpu_profile& p, symbol_limits const& limits = {}) {
+    symbolize_result name_places(CpuProfile& p, symbol_limits const& limits = {}) {
         int const before = errno;
         if (m_bytes > m_max_bytes) {
             m_modules.clear();
@@ -187,19 +189,24 @@ private:
     std::size_t m_bytes = 0;
 };
 
-inline symbolize_result symbolize(profile& p, symbol_cache& cache, symbol_limits const& limits = {}) {
+using symbol_cache = basic_symbol_cache<>;
+
+template <class CpuProfile>
+symbolize_result symbolize(profile& p, basic_symbol_cache<CpuProfile>& cache, symbol_limits const& limits = {}) {
     return cache.name_places(p.cpu, limits);
 }
 
-inline symbolize_result symbolize(profile& p) {
-    symbol_cache cache;
-    return symbolize(p, cache);
+template <class CpuProfile = cpu_profile>
+symbolize_result symbolize(profile& p) {
+    basic_symbol_cache<CpuProfile> cache;
+    return cache.name_places(p.cpu);
 }
 
 // What a report shows of a place: its function; else the module's file name and the offset in its symbols; else the address.
 // Requires: `location` is an index into p.locations. Post: not empty; names are not made printable.
-[[nodiscard]] inline std::string display_name(cpu_profile const& p, std::uint32_t location) {
-    code_location const& l = p.locations[location];
+template <class CpuProfile>
+[[nodiscard]] std::string display_name(CpuProfile const& p, std::uint32_t location) {
+    auto const& l = p.locations[location];
     if (!l.function.empty()) return l.function;
     auto const hexadecimal = [](std::uint64_t value) {
         std::string r;
@@ -208,7 +215,7 @@ inline symbolize_result symbolize(profile& p) {
         return "0x" + r;
     };
     if (l.module >= p.modules.size()) return hexadecimal(l.address);
-    code_module const& m = p.modules[l.module];
+    auto const& m = p.modules[l.module];
     return m.path.substr(m.path.rfind('/') + 1) + '+' + hexadecimal(l.address - m.bias);
 }
 
