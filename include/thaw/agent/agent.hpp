@@ -359,9 +359,9 @@ inline bool publish(core::process_root& p) noexcept {
 }
 
 // Returns whether markers record now.
-template <class Options, std::size_t N>
+template <class Process, class Options, std::size_t N>
 bool start(Options const& given, any_reporter reporter, named_report const (&reports)[N]) {
-    using own = agent<core::process_root>;
+    using own = agent<Process>;
     static_assert(sizeof(core::exemplar_record) < 16384);
     Options o = resolve_options(given, [](char const* name) { return std::getenv(name); }, say);
     if (o.app.empty()) {
@@ -385,7 +385,7 @@ bool start(Options const& given, any_reporter reporter, named_report const (&rep
         one_at_a_time() noexcept { ::pthread_mutex_lock(&starting); }
         ~one_at_a_time() { ::pthread_mutex_unlock(&starting); }
     } const alone;
-    core::process_root* p = core::find_process();
+    Process* p = core::find_process();
     if (p != nullptr && p->pid == static_cast<std::uint32_t>(::getpid()) && core::load_relaxed(p->stopped) == 0) {
         say("thaw: already started; the first start holds");
         return true;
@@ -444,14 +444,14 @@ bool start(options const& o, R&& r) {
     static_assert(reporter<std::remove_cvref_t<R>>,
                   "a reporter is called with (thaw::profile const&), or with (thaw::profile const&, thaw::report_deadline const&)");
     if constexpr (reporter<std::remove_cvref_t<R>>)
-        return detail::start(o, any_reporter(std::forward<R>(r)), detail::known_reports<Tag>);
+        return detail::start<core::process_root>(o, any_reporter(std::forward<R>(r)), detail::known_reports<Tag>);
     else return false;
 }
 
 // The same with the report that THAW_REPORT names, or text on stderr.
 template <class Tag = decltype([] {})>
 bool start(options const& o = {}) {
-    return detail::start(o, any_reporter{}, detail::known_reports<Tag>);
+    return detail::start<core::process_root>(o, any_reporter{}, detail::known_reports<Tag>);
 }
 
 // Makes a report now, in the calling thread, whether one is due or not. Returns whether the reporter was called. Inside an

@@ -1,6 +1,7 @@
 // thaw floor 3 profile: adds histograms. Those of several nodes become one, because percentiles themselves cannot be added.
 //
-// Thread-compatible; allocates; throws nothing but std::bad_alloc.
+// Thread-compatible; allocates; throws nothing but std::bad_alloc. Templates, so that a unit that adds nothing does not pay for
+// instantiating them.
 //
 //   auto const waits = thaw::merged_buckets(p, {3, 8});   // nodes 3 and 8 together
 //   thaw::core::bucket_quantile_ns(waits.data(), waits.data() + waits.size(), 0.95, max_ns);
@@ -21,7 +22,8 @@ namespace thaw {
 namespace histograms {
 
 // Appends the sum of two histograms, which must not be those of `sums`.
-inline void append_sum(std::vector<core::histogram_bucket>& sums, bucket_range a, bucket_range b) {
+template <class Buckets>
+void append_sum(Buckets& sums, bucket_range a, bucket_range b) {
     while (a.first != a.last && b.first != b.last) {
         if (a.first->index < b.first->index) {
             sums.push_back(*a.first++);
@@ -59,7 +61,8 @@ inline bool add_to_existing(core::histogram_bucket* sums, std::size_t sum_count,
 }
 
 // Moves the buckets of all nodes together, where some belong to none any more.
-inline void pack(profile& p, std::vector<core::histogram_bucket>& scratch) {
+template <class Profile, class Buckets>
+void pack(Profile& p, Buckets& scratch) {
     scratch.clear();
     scratch.reserve(p.buckets.size());
     for (profile_node& n : p.nodes) {
@@ -74,8 +77,8 @@ inline void pack(profile& p, std::vector<core::histogram_bucket>& scratch) {
 
 // The durations of several nodes of one profile in one histogram: sorted, each bucket once.
 // Requires: the indices are nodes of `p`, each named once.
-[[nodiscard]] inline std::vector<core::histogram_bucket> merged_buckets(profile const& p,
-                                                                        std::vector<std::uint32_t> const& nodes) {
+template <class Profile>
+[[nodiscard]] std::vector<core::histogram_bucket> merged_buckets(Profile const& p, std::vector<std::uint32_t> const& nodes) {
     std::vector<core::histogram_bucket> sums;
     std::vector<core::histogram_bucket> longer;
     for (std::uint32_t const n : nodes) {

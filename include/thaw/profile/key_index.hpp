@@ -11,17 +11,19 @@
 
 namespace thaw::detail {
 
-// A hash table from 64-bit keys to indices: open addressing, at most half full, no removal.
-class key_index {
+// A hash table from 64-bit keys to indices: open addressing, at most half full, no removal. A template, so that a unit that looks
+// nothing up does not pay for instantiating it.
+template <class Index = std::uint32_t>
+class basic_key_index {
 public:
-    explicit key_index(std::size_t expected = 0) {
+    explicit basic_key_index(std::size_t expected = 0) {
         std::size_t size = 16;
         while (size < 2 * expected) size *= 2;
         m_slots.resize(size);
     }
 
     // The value of a key; no_index where the key is new, for the caller to overwrite before the next call.
-    [[nodiscard]] std::uint32_t& operator[](std::uint64_t key) {
+    [[nodiscard]] Index& operator[](std::uint64_t key) {
         if (2 * m_used >= m_slots.size()) grow();
         slot& s = find(key);
         if (s.value == no_index) {
@@ -31,14 +33,14 @@ public:
         return s.value;
     }
 
-    [[nodiscard]] std::uint32_t& operator()(std::uint32_t high, std::uint32_t low) {
+    [[nodiscard]] Index& operator()(std::uint32_t high, std::uint32_t low) {
         return (*this)[static_cast<std::uint64_t>(high) << 32 | low];
     }
 
 private:
     struct slot {
         std::uint64_t key = 0;
-        std::uint32_t value = no_index; // no_index: the slot is free
+        Index value = no_index; // no_index: the slot is free
     };
 
     slot& find(std::uint64_t key) noexcept {
@@ -60,6 +62,8 @@ private:
     std::vector<slot> m_slots;
     std::size_t m_used = 0;
 };
+
+using key_index = basic_key_index<>;
 
 }
 

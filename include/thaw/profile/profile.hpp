@@ -188,7 +188,9 @@ struct profile {
 
 // For every node the time that is in none of its children. It may be slightly negative where totals are estimated, and where
 // a recursion was folded: it is not clamped, so that the self times of a tree add up to the total of its root.
-[[nodiscard]] inline std::vector<std::int64_t> self_times_ns(profile const& p) {
+// A template, so that only the unit that asks for them pays for instantiating it.
+template <class Profile>
+[[nodiscard]] std::vector<std::int64_t> self_times_ns(Profile const& p) {
     std::vector<std::int64_t> self(p.nodes.size());
     for (std::size_t i = 0; i < p.nodes.size(); ++i) {
         auto const total = static_cast<std::int64_t>(p.nodes[i].total_ns);
