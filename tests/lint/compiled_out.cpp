@@ -36,6 +36,7 @@ int function_of_markers(int x) {
 int handler(int x, std::string_view id) {
     MARKER(THAW_HANDLER("handler", thaw::invocation{.request_id = id}))
     if (x < 0) throw static_cast<int>(id.size());
+    MARKER(THAW_SCOPE_CPU("price.total"))
     MARKER(THAW_SCOPE_DYNAMIC(id))
     return opaque(x);
 }

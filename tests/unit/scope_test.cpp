@@ -6,6 +6,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cerrno>
+#include <chrono>
 #include <csetjmp>
 #include <cstdint>
 #include <numeric>
@@ -121,6 +122,58 @@ BOOST_AUTO_TEST_CASE(a_site_knows_its_place) {
         EXPECT(std::string_view(site.file).ends_with("scope_test.cpp"));
         EXPECT(site.kind == thaw::site_kind::scope);
         EXPECT(!site.function.empty());
+    };
+}
+
+// Measured inside of one measurement and around another.
+BOOST_AUTO_TEST_CASE(the_cpu_time_of_a_marked_scope_is_exact) {
+    IN_CHILD {
+        auto const cpu_now = [] { return thaw::core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID); };
+        start_recording();
+        std::uint64_t outside = 0, inside = 0;
+        for (int i = 0; i < 20; ++i) {
+            THAW_HANDLER("h");
+            std::uint64_t const before = cpu_now();
+            {
+                THAW_SCOPE_CPU("burns");
+                std::uint64_t const begin = cpu_now();
+                while (cpu_now() - begin < 200'000) {}
+                THAW_SCOPE("not.measured");
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                inside += cpu_now() - begin;
+            }
+            outside += cpu_now() - before;
+        }
+        thaw::profile const p = profile_now();
+        EXPECT(node_at(p, "h/burns").cpu_ns >= inside);
+        EXPECT(node_at(p, "h/burns").cpu_ns <= outside);
+        EXPECT(node_at(p, "h/burns").cpu_ns >= 20 * 200'000u);
+        EXPECT_EQUAL(node_at(p, "h/burns").calls, 20);
+        EXPECT_EQUAL(node_at(p, "h/burns/not.measured").cpu_ns, 0);
+    };
+}
+
+BOOST_AUTO_TEST_CASE(of_a_recursion_the_outermost_cpu_time_is_measured) {
+    IN_CHILD {
+        auto const cpu_now = [] { return thaw::core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID); };
+        start_recording();
+        std::uint64_t outside = 0;
+        {
+            THAW_HANDLER("h");
+            auto const down = [&](auto const& self, int n) -> void {
+                THAW_SCOPE_CPU("down");
+                std::uint64_t const begin = cpu_now();
+                while (cpu_now() - begin < 100'000) {}
+                if (n > 0) self(self, n - 1);
+            };
+            std::uint64_t const before = cpu_now();
+            down(down, 4);
+            outside = cpu_now() - before;
+        }
+        thaw::profile const p = profile_now();
+        EXPECT_EQUAL(node_at(p, "h/down").calls, 5);
+        EXPECT(node_at(p, "h/down").cpu_ns >= 500'000u);
+        EXPECT(node_at(p, "h/down").cpu_ns <= outside);
     };
 }
 

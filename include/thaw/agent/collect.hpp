@@ -257,6 +257,7 @@ private:
         to.total_ns = core::saturating_add(to.total_ns, total_ns);
         if (max_ns > to.max_ns) to.max_ns = max_ns;
         to.errors += s.errors;
+        to.cpu_ns += s.cpu_ns;
         m_cpu.read_node(n, index);
         if (s.variance > 0) [[unlikely]] {
             if (m_variance.size() <= index) m_variance.resize(m_profile.nodes.size(), 0.0);

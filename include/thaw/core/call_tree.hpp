@@ -47,6 +47,7 @@ struct node_snapshot {
     std::uint64_t weighted = 0;  // entries that the histogram stands for
     std::uint64_t errors = 0;
     double variance = 0;  // of sum_ticks
+    std::uint64_t cpu_ns = 0;
     histogram_bucket* buckets_end = nullptr;  // of those that were written where read was told to
     bool torn = false;  // the versions never matched: the figures are near each other, not of one moment
 };
@@ -75,7 +76,7 @@ public:
         m_outlier = source.length.to_ticks(outlier_ns);
         m_short_below = source.length.to_ticks(short_below_ns);
         m_long_above = source.length.to_ticks(long_above_ns);
-        seed(reinterpret_cast<std::uintptr_t>(this) ^ source.ticks());
+        m_picks.seed(reinterpret_cast<std::uintptr_t>(this) ^ source.ticks());
         root.entry = &process_entry, root.timed_at = never;
         background.entry = &background_entry, background.timed_at = never, background.parent = &root;
         overflow.entry = &overflow_entry, overflow.timed_at = mode == timing::none ? never : 0, overflow.parent = &root;
@@ -114,14 +115,16 @@ public:
         else commit_short(n, ticks, weight, suffix_ticks);
     }
 
-    // Starts the sequence of random numbers; for tests. The value is mixed, because sequences whose states lie a few steps apart
-    // share most of their numbers.
-    void seed(std::uint64_t value) noexcept {
-        m_random = value, m_picks = 0, m_picks_left = 0;
-        m_random = random();
-    }
+    // Starts the sequence of picks; for tests.
+    void seed(std::uint64_t value) noexcept { m_picks.seed(value); }
 
     [[nodiscard]] timing mode() const noexcept { return m_mode; }
+
+    // Books CPU time that was measured in an entry. Owner only.
+    void record_cpu(node& n, std::uint64_t ns) noexcept {
+        if (n.durations == nullptr) make_durations(n);
+        if (n.durations != nullptr) own_add(n.durations->cpu_ns, ns);
+    }
 
     // Books what was put aside, also while a reader is at the tree, which then tries again. Owner only; called when it leaves the
     // tree (end of the thread): there may be no later event to book it at.
@@ -170,6 +173,7 @@ private:
             s.buckets_end = d->histogram.copy(*m_memory, buckets);
             s.weighted += load_acquire(d->more);
             s.variance = load_double(d->variance);
+            s.cpu_ns = load_relaxed(d->cpu_ns);
             if (prediction != 0) s.sum_ticks += prediction * (entries - load_acquire(d->predicted_up_to));
         }
         s.torn = (before & 1u) != 0 || before != load_relaxed(n.version);
@@ -370,12 +374,14 @@ private:
         store_release(n.version, version + 2);
     }
 
+    THAW_DETAIL_COLD void make_durations(node& n) noexcept {
+        auto* const d = static_cast<duration_record*>(m_memory->allocate(sizeof(duration_record)));
+        if (d != nullptr) store_release(n.durations, d);  // pairs with the acquire in read
+    }
+
     // Books into the histogram, which is made here for a node's first duration.
     THAW_DETAIL_NOINLINE void add_duration(node& n, std::uint64_t ticks, std::uint32_t entries) noexcept {
-        if (n.durations == nullptr) {
-            auto* const d = static_cast<duration_record*>(m_memory->allocate(sizeof(duration_record)));
-            if (d != nullptr) store_release(n.durations, d);  // pairs with the acquire in read
-        }
+        if (n.durations == nullptr) make_durations(n);
         if (n.durations == nullptr || !n.durations->histogram.add(*m_memory, m_source->to_ns(ticks), entries))
             own_add(m_lost_durations, entries);
     }
@@ -413,31 +419,7 @@ private:
         }
         std::uint64_t const mean = d.moving_mean / 16;
         store_release(n.prediction, mean == 0 ? 1 : mean);
-        if (n.timed_at <= n.count) n.timed_at = n.count + next_gap();
-    }
-
-    // How many entries on the next timed one is: geometric with mean 64. Of each word of m_picks a bit is set with probability
-    // 1/64, independently: it is the conjunction of six random words. The gap is the distance to the next set bit, and the rest
-    // of the word is kept. Rejected: inversion by a logarithm, 15 ns more.
-    [[nodiscard]] std::uint64_t next_gap() noexcept {
-        std::uint64_t gap = 0;
-        while (m_picks == 0) {
-            gap += m_picks_left;
-            m_picks = random() & random() & random() & random() & random() & random();
-            m_picks_left = 64;
-        }
-        auto const skipped = static_cast<std::uint32_t>(__builtin_ctzll(m_picks));
-        m_picks = m_picks >> skipped >> 1;
-        m_picks_left -= skipped + 1;
-        return gap + skipped + 1;
-    }
-
-    // splitmix64: a counter whose values are mixed, so that several are worked out at once.
-    [[nodiscard]] THAW_DETAIL_INLINE std::uint64_t random() noexcept {
-        std::uint64_t z = m_random += 0x9E3779B97F4A7C15u;
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-        z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-        return z ^ z >> 31;
+        if (n.timed_at <= n.count) n.timed_at = n.count + m_picks.next_gap();
     }
 
     static double load_double(double const& from) noexcept {
@@ -481,9 +463,7 @@ private:
     std::uint64_t m_outlier = 0;
     std::uint64_t m_short_below = 0;
     std::uint64_t m_long_above = 0;
-    std::uint64_t m_random = 0;
-    std::uint64_t m_picks = 0;         // the entries ahead that are to be timed, the next one in the lowest bit
-    std::uint32_t m_picks_left = 0;    // how many entries ahead m_picks says something about
+    pick_sequence m_picks;
     std::uint64_t m_lost_durations = 0;
     std::uint64_t m_seen[seen_words] = {};  // which sites have a node here, by id modulo 4096: a filter, never wrong on "no"
     held_duration m_aside[held_capacity] = {};

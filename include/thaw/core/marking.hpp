@@ -131,6 +131,16 @@ inline site* named_site(thread_slot& me, site const& like, std::size_t size) noe
     return r == nullptr ? nullptr : &r->process->dynamic_site(like.name, size, like.kind, like.function, like.file, like.line);
 }
 
+// CPU time of the calling thread.
+inline std::uint64_t cpu_ns() noexcept { return read_clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
+// Books the CPU time since `since_ns` at the node where the thread stands; nothing where that is not `n`.
+inline void add_cpu(thread_slot& me, node* n, std::uint64_t since_ns) noexcept {
+    thread_record* const r = me.record->whole;
+    if (r == nullptr || r->current != n || n->target != nullptr) return;  // of a recursion the outermost entry is measured
+    r->tree.record_cpu(*n, cpu_ns() - since_ns);
+}
+
 // The slot of a site on a thread that records; null where there is no memory for it.
 inline allocator_slot* slot_of(thread_record& r, allocator_site& s) noexcept {
     if (r.allocator_slots == nullptr) {
@@ -167,7 +177,7 @@ inline bool free(thread_slot& me, allocator_site& s, std::size_t bytes) noexcept
     return true;
 }
 
-[[gnu::visibility("hidden")]] inline constexpr marking_functions functions{enter, enter_timed, leave, begin_wait, end_wait, named_site, allocation,
+[[gnu::visibility("hidden")]] inline constexpr marking_functions functions{enter, enter_timed, leave, begin_wait, end_wait, named_site, cpu_ns, add_cpu, allocation,
                                                                           free};
 
 }

@@ -94,6 +94,8 @@ struct marking_functions {
     node* (*begin_wait)(thread_slot&, site&) noexcept;
     void (*end_wait)(thread_slot&, node*, node*) noexcept;
     site* (*named_site)(thread_slot&, site const&, std::size_t) noexcept;
+    std::uint64_t (*cpu_ns)() noexcept;
+    void (*add_cpu)(thread_slot&, node*, std::uint64_t) noexcept;
     bool (*allocation)(thread_slot&, allocator_site&, std::size_t) noexcept;
     bool (*free)(thread_slot&, allocator_site&, std::size_t) noexcept;
 };

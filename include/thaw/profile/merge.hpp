@@ -77,6 +77,7 @@ inline void add_node(profile_node& sum, profile_node const& n) noexcept {
     sum.total_error_ns = error_of_sum(sum.total_error_ns, n.total_error_ns);
     raise_to(sum.max_ns, n.max_ns);
     add_to(sum.errors, n.errors);
+    add_to(sum.cpu_ns, n.cpu_ns);
     add_to(sum.allocations, n.allocations);
     add_to(sum.allocated_bytes, n.allocated_bytes);
 }

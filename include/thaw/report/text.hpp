@@ -358,6 +358,7 @@ private:
         if (m_summary.kind_of(node) == site_kind::wait) add_mark("wait");
         if (n.open != 0) add_mark(count_text(n.open) + " open");
         if (n.errors != 0) add_mark(count_text(n.errors) + " failed");
+        if (n.cpu_ns != 0) add_mark(duration_text(static_cast<double>(n.cpu_ns)) + " CPU");
         if (!mark.empty()) mark += ')';
         m_open |= n.open != 0;
 
