@@ -1,6 +1,7 @@
 // thaw floor 2 agent: the code that is loaded now, as a CPU profile lists it: files, where they are mapped, build ids.
 //
-// Takes the dynamic loader's lock, and allocates, though not at the same time. Not for signal handlers.
+// Takes the dynamic loader's lock, and allocates, though not at the same time. Not for signal handlers. Templates, so that
+// they are compiled where a report is made.
 #ifndef THAW_AGENT_LOADED_CODE_HPP
 #define THAW_AGENT_LOADED_CODE_HPP
 
@@ -23,13 +24,13 @@
 THAW_DETAIL_BEGIN
 namespace detail {
 
-[[nodiscard]] inline std::string hexadecimal(unsigned char const* bytes, std::size_t size) {
-    std::string s;
+template <class String = std::string>
+[[nodiscard]] String hexadecimal(unsigned char const* bytes, std::size_t size) {
+    String s;
     for (std::size_t i = 0; i < size; ++i) s += "0123456789abcdef"[bytes[i] >> 4], s += "0123456789abcdef"[bytes[i] & 15];
     return s;
 }
 
-// A template, so that it is compiled where a report is made.
 template <class Module>
 class loaded_code {
 public:

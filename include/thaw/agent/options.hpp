@@ -100,9 +100,11 @@ inline constexpr option_limits memory_limits{1u << 20, 4ull << 30};
     return false;
 }
 
-// Makes one line of it: control characters and what is long are cut, since a value may be anything.
-[[nodiscard]] inline std::string shown(char const* text) {
-    std::string s;
+// Makes one line of it: control characters and what is long are cut, since a value may be anything. A template, so that only the unit
+// that starts thaw pays for instantiating it.
+template <class String = std::string>
+[[nodiscard]] String shown(char const* text) {
+    String s;
     for (; *text != '\0' && s.size() < 80; ++text) s += static_cast<unsigned char>(*text) < 0x20 || *text == 0x7f ? '?' : *text;
     if (*text != '\0') s += "...";
     return s;

@@ -2,8 +2,7 @@
 // sections, the build id, strings. Everything is read with pread and checked before it is used, and nothing is mapped: a file that
 // shrinks meanwhile ends a read and not the process.
 //
-// Thread-compatible; allocates; throws nothing but std::bad_alloc; changes errno. A template, so that a unit that reads no file
-// does not pay for instantiating it.
+// Thread-compatible; allocates; throws nothing but std::bad_alloc; changes errno.
 #ifndef THAW_PROFILE_ELF_FILE_HPP
 #define THAW_PROFILE_ELF_FILE_HPP
 
@@ -23,12 +22,25 @@
 
 namespace thaw::detail {
 
-template <class String = std::string>
+// What files are read into. The argument of templates, which are instantiated where a file is read and not by all that include them.
+struct elf_types {
+    using string = std::string;
+    using segment_header = Elf64_Phdr;
+    using section_header = Elf64_Shdr;
+    using symbol = Elf64_Sym;
+    using relocation = Elf64_Rela;
+};
+
+template <class Types = elf_types>
 class basic_elf_file {
 public:
+    using types = Types;
+    using string = typename Types::string;
+    using section_headers = std::vector<typename Types::section_header>;
+
     // Opens a regular file; "[vdso]" is read from this process's memory. What is missing or no ELF file has no sections and no
     // build id.
-    explicit basic_elf_file(String const& path) {
+    explicit basic_elf_file(string const& path) {
         if (path == "[vdso]") {
             m_base = ::getauxval(AT_SYSINFO_EHDR);
             if (m_base != 0) m_fd = ::open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
@@ -57,7 +69,7 @@ public:
     }
 
     [[nodiscard]] unsigned machine() const noexcept { return m_header.e_machine; }
-    [[nodiscard]] std::vector<Elf64_Shdr> const& sections() const noexcept { return m_sections; }
+    [[nodiscard]] section_headers const& sections() const noexcept { return m_sections; }
 
     // All of [offset, offset + size) or nothing.
     [[nodiscard]] bool read(std::uint64_t offset, void* to, std::size_t size) const noexcept {
@@ -75,12 +87,12 @@ public:
     }
 
     // The linker's build id in hexadecimal; empty if there is none.
-    [[nodiscard]] String build_id() const {
+    [[nodiscard]] string build_id() const {
         for (Elf64_Phdr const& p : m_segments) {
             if (p.p_type != PT_NOTE || p.p_filesz > max_notes) continue;
             std::vector<unsigned char> notes(static_cast<std::size_t>(p.p_filesz));
             if (!read(p.p_offset, notes.data(), notes.size())) continue;
-            String const id = build_id_in(notes, p.p_align == 8 ? 8 : 4);
+            string const id = build_id_in(notes, p.p_align == 8 ? 8 : 4);
             if (!id.empty()) return id;
         }
         return {};
@@ -116,10 +128,10 @@ public:
         return nullptr;
     }
 
-    [[nodiscard]] String name_of(Elf64_Shdr const& s) const {
+    [[nodiscard]] string name_of(Elf64_Shdr const& s) const {
         if (m_header.e_shstrndx >= m_sections.size()) return {};
-        String name;
-        return string_at(m_sections[m_header.e_shstrndx], s.sh_name, name) ? name : String();
+        string name;
+        return string_at(m_sections[m_header.e_shstrndx], s.sh_name, name) ? name : string();
     }
 
     // Whether the section is a string table: it begins and ends with a zero.
@@ -131,7 +143,7 @@ public:
     }
 
     // Reads a string of a string table. False where it is not within the table, or longer than max_string.
-    [[nodiscard]] bool string_at(Elf64_Shdr const& table, std::uint64_t at, String& to) const {
+    [[nodiscard]] bool string_at(Elf64_Shdr const& table, std::uint64_t at, string& to) const {
         to.clear();
         for (;;) {
             if (at >= table.sh_size || to.size() > max_string || table.sh_offset > UINT64_MAX - table.sh_size) return false;
@@ -180,7 +192,7 @@ private:
         if (!read(offset, to.data(), count * sizeof(Header))) to.clear();
     }
 
-    [[nodiscard]] static String build_id_in(std::vector<unsigned char> const& notes, std::size_t align) {
+    [[nodiscard]] static string build_id_in(std::vector<unsigned char> const& notes, std::size_t align) {
         static constexpr char digits[] = "0123456789abcdef";
         std::size_t const size = notes.size();
         auto const padded = [align](std::size_t n) { return (n + align - 1) & ~(align - 1); };
@@ -190,7 +202,7 @@ private:
             std::size_t const content = at + padded(12 + std::size_t{head[0]}); // head and name are padded together
             if (content > size || head[1] > size - content) break;
             if (head[2] == NT_GNU_BUILD_ID && head[0] == 4 && __builtin_memcmp(notes.data() + at + 12, "GNU", 4) == 0) {
-                String id;
+                string id;
                 for (std::size_t i = content; i < content + head[1]; ++i)
                     id.append(1, digits[notes[i] >> 4]).append(1, digits[notes[i] & 15]);
                 return id;
@@ -205,8 +217,8 @@ private:
     int m_open_error = 0;
     std::uint64_t m_base = 0; // of the image within what is read
     Elf64_Ehdr m_header = {};
-    std::vector<Elf64_Phdr> m_segments;
-    std::vector<Elf64_Shdr> m_sections;
+    std::vector<typename Types::segment_header> m_segments;
+    section_headers m_sections;
     mutable std::uint64_t m_window_at = 0; // what was read last of the strings, for those beside them
     mutable std::size_t m_window_size = 0;
     mutable char m_window[4096];

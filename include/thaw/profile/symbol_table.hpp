@@ -59,8 +59,8 @@ public:
 
     // Appends to `found` the ranges that hold the addresses, in their order, each range once. False where the time was not enough;
     // then nothing is appended. Requires: addresses are sorted and each is there once.
-    [[nodiscard]] bool find(std::vector<std::uint64_t> const& addresses, symbol_limits const& limits,
-                            std::vector<symbol_range>& found) {
+    template <class Addresses, class Ranges>
+    [[nodiscard]] bool find(Addresses const& addresses, symbol_limits const& limits, Ranges& found) {
         if (addresses.empty()) return true;
         m_places.assign(addresses.size(), {});
         for (std::size_t i = 0; i < addresses.size(); ++i) m_places[i].address = addresses[i];
@@ -80,6 +80,8 @@ public:
     }
 
 private:
+    using string = typename File::string;
+
     static constexpr std::uint64_t symbol_size = sizeof(Elf64_Sym);
 
     struct place {
@@ -137,7 +139,7 @@ private:
     }
 
     [[nodiscard]] bool scan(symbol_limits const& limits) {
-        std::vector<Elf64_Sym> part(2048);
+        std::vector<typename File::types::symbol> part(2048);
         std::uint64_t left = m_symbols->sh_size / symbol_size;
         for (std::uint64_t at = m_symbols->sh_offset; left != 0;) {
             std::size_t const count = left < part.size() ? static_cast<std::size_t>(left) : part.size();
@@ -212,7 +214,7 @@ private:
         return m_name < m_known_name;
     }
 
-    [[nodiscard]] static std::size_t underscores(std::string const& name) noexcept {
+    [[nodiscard]] static std::size_t underscores(string const& name) noexcept {
         if (name.compare(0, 2, "_Z") == 0) return 0;
         std::size_t count = 0;
         while (count < name.size() && name[count] == '_') ++count;
@@ -261,12 +263,12 @@ private:
     void take_name(std::uint32_t name, symbol_range& r) const {
         if (!m_file.string_at(*m_strings, name, r.name)) r.name.clear();
         std::size_t const version = r.name.find('@');
-        if (version != std::string::npos) r.name.resize(version);
+        if (version != string::npos) r.name.resize(version);
     }
 
     // The code of an entry says which slot it jumps through, and a relocation says what the loader puts there.
     void find_linkage(Elf64_Shdr const& section, std::uint64_t address, symbol_range& r) const {
-        std::string const section_name = m_file.name_of(section);
+        string const section_name = m_file.name_of(section);
         if (section_name.compare(0, 4, ".plt") != 0) return;
         std::uint64_t const entry = address - (address - section.sh_addr) % 16;
         r.limit = entry + 16;
@@ -277,7 +279,7 @@ private:
         if (relocations == nullptr || relocations->sh_type != SHT_RELA || relocations->sh_link >= m_file.sections().size()) return;
         Elf64_Shdr const& symbols = m_file.sections()[relocations->sh_link];
         if (symbols.sh_type != SHT_DYNSYM || symbols.sh_link >= m_file.sections().size()) return;
-        std::vector<Elf64_Rela> part(512);
+        std::vector<typename File::types::relocation> part(512);
         std::uint64_t left = relocations->sh_size / sizeof(Elf64_Rela);
         for (std::uint64_t at = relocations->sh_offset; left != 0;) {
             std::size_t const count = left < part.size() ? static_cast<std::size_t>(left) : part.size();
@@ -330,8 +332,8 @@ private:
     std::uint32_t m_compared = 0; // the last two aliases, and which is better
     std::uint32_t m_compared_with = 0;
     bool m_was_better = false;
-    std::string m_name;
-    std::string m_known_name;
+    string m_name;
+    string m_known_name;
 };
 
 // The name as it was written in C++, where it comes from there; otherwise as it is.
