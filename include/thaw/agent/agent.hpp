@@ -80,7 +80,7 @@ inline void say(std::string message) noexcept {
 
 // What start makes: the reporter and what is needed to call it. One per process, made in host memory, never destroyed: a
 // handler may end while the process exits.
-template <class Process>
+template <class Process, class Symbols = symbol_cache>
 class agent {
 public:
     agent(Process& p, options o, any_reporter r)
@@ -271,7 +271,7 @@ private:
     bool m_has_baseline = false;
     std::vector<baseline> m_baseline;
     collector<Process> m_collector{m_process};
-    symbol_cache m_symbols;
+    Symbols m_symbols;
     std::uint64_t m_sequence = 0;
     std::uint64_t m_reports = 0;
     std::uint64_t m_put_off = 0;

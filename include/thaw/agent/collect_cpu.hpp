@@ -27,7 +27,7 @@
 THAW_DETAIL_BEGIN
 namespace detail {
 
-template <class Process>
+template <class Process, class Code = loaded_code<code_module>, class Index = key_index>
 class cpu_collector {
 public:
     explicit cpu_collector(Process& p) : m_process(p) {}
@@ -77,7 +77,7 @@ public:
         m_denied = m_sampled = 0;
         std::uint64_t const before = m_cpu_seen_ns;
         std::uint64_t const now = used_cpu_ns();
-        m_stack_of = key_index(m_rows.size());
+        m_stack_of = Index(m_rows.size());
         for (row const& r : m_rows) {  // makes what allocates before it changes what is kept
             std::uint32_t const sequence = m_sources[r.source].sequence;
             std::uint32_t& found = m_stack_of(r.node, sequence);
@@ -211,7 +211,7 @@ private:
         if (m_looked_at_code) return;
         m_looked_at_code = true;
         if (!m_code.renew()) return;
-        m_location_of = key_index();
+        m_location_of = Index();
         m_module_of.assign(m_code.modules().size(), no_index);
     }
 
@@ -245,11 +245,11 @@ private:
     sampler::cpu_sampler* m_sampler = nullptr;
     // From one collect to the next:
     std::vector<source> m_sources;
-    key_index m_source_of;     // by the address of a node, or by a stack's index plus 1
+    Index m_source_of;         // by the address of a node, or by a stack's index plus 1
     std::vector<frame_sequence> m_sequences;
-    key_index m_sequence_of;   // the newest of a hash
-    key_index m_location_of;   // by address
-    loaded_code<code_module> m_code;
+    Index m_sequence_of;       // the newest of a hash
+    Index m_location_of;       // by address
+    Code m_code;
     std::vector<std::uint32_t> m_module_of;  // the profile's, by index into m_code
     std::uint64_t m_cpu_seen_ns = 0;
     std::uint64_t m_covered_ns = 0;
@@ -257,7 +257,7 @@ private:
     bool m_was_on = true;
     // During one:
     std::vector<row> m_rows;
-    key_index m_stack_of;      // the profile's stacks, by node and sequence
+    Index m_stack_of;          // the profile's stacks, by node and sequence
     std::vector<std::uint32_t> m_new_frames;
     std::uint32_t m_denied = 0;
     std::uint32_t m_sampled = 0;

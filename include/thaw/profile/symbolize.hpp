@@ -40,7 +40,7 @@ struct symbolize_result {
 
 // What was found out about the files so far: the functions that were asked for. It is bounded: once it takes more than max_bytes
 // it is forgotten at the next call, so that it takes at most max_bytes and the names of one profile.
-template <class CpuProfile = cpu_profile>
+template <class File = detail::elf_file>
 class basic_symbol_cache {
 public:
     explicit basic_symbol_cache(std::size_t max_bytes = std::size_t{1} << 20) noexcept : m_max_bytes(max_bytes) {}
@@ -48,7 +48,7 @@ public:
     [[nodiscard]] std::size_t bytes() const noexcept { return m_bytes; }
 
     // Effects: fills in the places that have no name. What takes longer than the limits allow is put off.
-    symbolize_result name_places(CpuProfile& p, symbol_limits const& limits = {}) {
+    symbolize_result name_places(cpu_profile& p, symbol_limits const& limits = {}) {
         int const before = errno;
         if (m_bytes > m_max_bytes) {
             m_modules.clear();
@@ -141,26 +141,26 @@ private:
 
     // False where it is to be tried again. Post otherwise: what has a name in the file is in the ranges of the entry.
     bool look_up(entry& e, code_module const& m, question const* questions, std::size_t count, symbol_limits const& limits) {
-        detail::elf_file const named(m.path);
+        File const named(m.path);
         if (named.is_out_of_resources()) return false;
         if (is_of(named, m)) return look_up(e, named, questions, count, limits);
         // The executable's path may be gone, or never have been known. This one may be the loader: then it has another build id.
         if (!m.build_id.empty() && m.path != "[vdso]") {
-            detail::elf_file const executable("/proc/self/exe");
+            File const executable("/proc/self/exe");
             if (is_of(executable, m)) return look_up(e, executable, questions, count, limits);
         }
         e.nameless = true;
         return true;
     }
 
-    [[nodiscard]] static bool is_of(detail::elf_file const& file, code_module const& m) {
+    [[nodiscard]] static bool is_of(File const& file, code_module const& m) {
         return file.is_open() && file.build_id() == m.build_id &&
                (!m.build_id.empty() || file.has_code(m.start - m.bias, m.file_offset));
     }
 
-    bool look_up(entry& e, detail::elf_file const& file, question const* questions, std::size_t count,
+    bool look_up(entry& e, File const& file, question const* questions, std::size_t count,
                  symbol_limits const& limits) {
-        detail::symbol_table table(file);
+        detail::symbol_table<File> table(file);
         if (file.sections().empty() || table.size_bytes() > limits.table_bytes) {
             e.nameless = true;
             return true;
@@ -191,14 +191,14 @@ private:
 
 using symbol_cache = basic_symbol_cache<>;
 
-template <class CpuProfile>
-symbolize_result symbolize(profile& p, basic_symbol_cache<CpuProfile>& cache, symbol_limits const& limits = {}) {
+template <class File>
+symbolize_result symbolize(profile& p, basic_symbol_cache<File>& cache, symbol_limits const& limits = {}) {
     return cache.name_places(p.cpu, limits);
 }
 
-template <class CpuProfile = cpu_profile>
+template <class File = detail::elf_file>
 symbolize_result symbolize(profile& p) {
-    basic_symbol_cache<CpuProfile> cache;
+    basic_symbol_cache<File> cache;
     return cache.name_places(p.cpu);
 }
 
