@@ -100,8 +100,8 @@ inline constexpr option_limits memory_limits{1u << 20, 4ull << 30};
     return false;
 }
 
-// Makes one line of it: control characters and what is long are cut, since a value may be anything. A template, so that only the unit
-// that starts thaw pays for instantiating it.
+// Makes one line of it: control characters and what is long are cut, since a value may be anything. A template, so that only
+// the unit that starts thaw pays for instantiating it.
 template <class String = std::string>
 [[nodiscard]] String shown(char const* text) {
     String s;

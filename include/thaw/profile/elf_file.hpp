@@ -22,7 +22,7 @@
 
 namespace thaw::detail {
 
-// What files are read into. The argument of templates, which are instantiated where a file is read and not by all that include them.
+// What files are read into: an argument of templates, so that only a unit that reads files pays for instantiating them.
 struct elf_types {
     using string = std::string;
     using segment_header = Elf64_Phdr;

@@ -39,7 +39,7 @@ struct symbolize_result {
 };
 
 // What was found out about the files so far: the functions that were asked for. It is bounded: once it takes more than max_bytes
-// it is forgotten at the next call, so that it takes at most max_bytes and the names of one profile.
+// it is forgotten at the next call, so that it takes at most max_bytes and the names of one profile. File: what reads files.
 template <class File = detail::elf_file>
 class basic_symbol_cache {
 public:
