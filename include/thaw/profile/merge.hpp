@@ -1,4 +1,4 @@
-// thaw floor 4 profile: adds profiles: two profiles of different instances become one.
+// thaw floor 5 profile: adds profiles: two profiles of different instances become one.
 //
 // Thread-compatible; allocates; throws nothing but std::bad_alloc. Time and memory are linear in nodes, sites and buckets,
 // and nothing recurses: a tree may be as deep as it likes.
@@ -14,6 +14,7 @@
 #include <thaw/core/histogram.hpp>
 #include <thaw/profile/buckets.hpp>
 #include <thaw/profile/key_index.hpp>
+#include <thaw/profile/merge_cpu.hpp>
 #include <thaw/profile/profile.hpp>
 
 #include <cstddef>
@@ -100,6 +101,7 @@ public:
         match_sites();
         add_nodes();
         add_memory_sites();
+        cpu_merge(m_sum.cpu, m_added.cpu, m_node_of).add();
         add_slowest();
     }
 
@@ -219,6 +221,7 @@ private:
 //   identity   a member that differs becomes "" or 0
 //   CPU time   0 and not measured, unless both have it: half a sum would be read as the whole
 //   slowest    the slower of the two
+//   CPU status a status that differs becomes "differs between instances", a period that differs 0
 //   a start or end of 0 is unknown and gives way to the other
 // Requires: both are well formed (indices in range, parents before children). Commutative but for the order of sites, nodes,
 // buckets and memory, and, where the roots' sites differ, for the root's site. A site that `b` names twice is one in the sum;

@@ -58,12 +58,12 @@ struct profile_node {
     std::uint64_t total_ns = 0;       // inclusive time of the completed entries, the outermost ones of a recursion
     std::uint64_t total_error_ns = 0; // standard error of total_ns; 0 where every entry was timed
     std::uint64_t max_ns = 0;         // the longest timed entry
-    std::uint64_t cpu_ns = 0;         // CPU time of the threads inside, of entries through THAW_SCOPE_CPU, the completed ones; exact
     std::uint64_t errors = 0;         // of a handler: entries left by an exception or marked as failed
     std::uint64_t allocations = 0;    // made directly in this node by counting allocators
     std::uint64_t allocated_bytes = 0;
     std::uint32_t first_bucket = 0;   // its durations: profile::buckets[first_bucket, first_bucket + bucket_count)
     std::uint32_t bucket_count = 0;
+    std::uint64_t cpu_ns = 0;         // CPU time of the threads inside, of entries through THAW_SCOPE_CPU, the completed ones; exact
 };
 
 // What the counting allocators of one site have done, wherever in the tree.
