@@ -232,8 +232,9 @@ BOOST_AUTO_TEST_CASE(totals_are_exact_whatever_threads_do) {
             EXPECT_EQUAL(p.losses.overflow_entries, 0);
             EXPECT_EQUAL(p.losses.overflow_threads, 0);
             EXPECT_EQUAL(p.losses.reports_failed, 0);
-            // As many records as threads ran at once, and a state for each invocation that was open at once.
-            EXPECT(p.cost.memory_bytes < 2u << 20);
+            // As many records as threads ran at once, and a state for each invocation that was open at once; beside the table of
+            // native stacks, which takes a sixteenth of the limit from the start.
+            EXPECT(p.cost.memory_bytes < (2u << 20) + thaw::options{}.memory_limit_bytes / 16);
         },
         long_run ? 170 : 100);
     BOOST_CHECK_MESSAGE(r.ok(), r.text().substr(0, 4'000));

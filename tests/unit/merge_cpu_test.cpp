@@ -23,8 +23,9 @@ cpu_profile loaded_at(std::uint64_t bias, std::string const& build_id = "aa") {
     cpu_profile p;
     p.status = "on";
     p.period_ns = 50'000;
-    p.modules = {{.path = "/bin/shop", .build_id = build_id, .start = bias, .limit = bias + 0x100000, .bias = bias},
-                 {.path = "/lib/libc.so.6", .build_id = "cc", .start = bias + 0x100000, .limit = bias + 0x200000, .bias = bias + 0x100000}};
+    p.modules = {{.path = "/bin/shop", .build_id = build_id, .start = bias, .limit = bias + 0x100000, .file_offset = 0, .bias = bias},
+                 {.path = "/lib/libc.so.6", .build_id = "cc", .start = bias + 0x100000, .limit = bias + 0x200000, .file_offset = 0,
+                  .bias = bias + 0x100000}};
     return p;
 }
 

@@ -129,7 +129,9 @@ BOOST_AUTO_TEST_CASE(the_reports_are_the_golden_files) {
 
 BOOST_AUTO_TEST_CASE(places_without_a_name_are_one_by_module) {
     thaw::profile p = thaw::testing::computing_like();
-    p.cpu.modules = {{.path = "/lib/libm.so.6"}, {.path = "[vdso]"}};
+    p.cpu.modules.resize(2);
+    p.cpu.modules[0].path = "/lib/libm.so.6";
+    p.cpu.modules[1].path = "[vdso]";
     for (thaw::code_location& l : p.cpu.locations) {
         l.module = l.function == "mix(unsigned long)" ? 1 : 0;
         l.function.clear();

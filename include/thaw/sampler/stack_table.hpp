@@ -32,15 +32,15 @@ public:
 
     // Takes about `bytes` of the arena. False where it does not have them; then every stack is refused.
     bool reserve(core::arena& memory, std::size_t bytes) noexcept {
-        std::uint32_t slots = 64;
-        while (std::size_t{slots} * 2 * bytes_per_slot <= bytes) slots *= 2;
-        auto* const block = static_cast<unsigned char*>(memory.allocate(slots * bytes_per_slot));
+        std::uint32_t slot_count = 64;
+        while (std::size_t{slot_count} * 2 * bytes_per_slot <= bytes) slot_count *= 2;
+        auto* const block = static_cast<unsigned char*>(memory.allocate(slot_count * bytes_per_slot));
         if (block == nullptr) return false;
         m_frames = reinterpret_cast<std::uintptr_t*>(block);
-        m_frame_limit = slots * frames_per_slot;
+        m_frame_limit = slot_count * frames_per_slot;
         m_stacks = reinterpret_cast<sampled_stack*>(m_frames + m_frame_limit);
-        m_slots = reinterpret_cast<std::uint32_t*>(m_stacks + slots / 2);
-        m_slot_count = slots;
+        m_slots = reinterpret_cast<std::uint32_t*>(m_stacks + slot_count / 2);
+        m_slot_count = slot_count;
         return true;
     }
 
