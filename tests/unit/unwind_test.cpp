@@ -618,4 +618,30 @@ BOOST_AUTO_TEST_CASE(a_library_may_come_and_go_while_its_threads_stacks_are_walk
     BOOST_TEST(walks > 0u);
 }
 
+// The first thread's is told without /proc/self/maps; the libc's answer is the oracle.
+BOOST_AUTO_TEST_CASE(the_stack_of_the_first_thread_lies_where_the_libc_says) {
+    auto const asked = [] {
+        pthread_attr_t attributes;
+        void* low = nullptr;
+        std::size_t size = 0;
+        BOOST_REQUIRE(pthread_getattr_np(pthread_self(), &attributes) == 0);
+        BOOST_REQUIRE(pthread_attr_getstack(&attributes, &low, &size) == 0);
+        pthread_attr_destroy(&attributes);
+        auto const begin = reinterpret_cast<std::uintptr_t>(low);
+        return sampler::stack_bounds{begin, begin + size};
+    };
+    BOOST_REQUIRE(gettid() == getpid());
+    int local = 0;
+    auto const ours = sampler::current_thread_stack(), theirs = asked();
+    BOOST_TEST(ours.contains(reinterpret_cast<std::uintptr_t>(&local)));
+    BOOST_TEST(ours.top <= theirs.top);
+    BOOST_TEST(theirs.top - ours.top < 8192u);  // what the kernel puts above the program's name
+    BOOST_TEST(ours.top > reinterpret_cast<std::uintptr_t>(environ));
+    std::thread([&] {
+        auto const mine = sampler::current_thread_stack(), libcs = asked();
+        BOOST_TEST(mine.low == libcs.low);
+        BOOST_TEST(mine.top == libcs.top);
+    }).join();
+}
+
 BOOST_AUTO_TEST_SUITE_END()
