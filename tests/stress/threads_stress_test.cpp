@@ -183,7 +183,8 @@ BOOST_AUTO_TEST_CASE(totals_are_exact_whatever_threads_do) {
     child_result const r = run_in_child(
         [&] {
             static std::uint64_t reports = 0, last_sequence = 0;
-            thaw::start({.timing = thaw::timing::all, .report_every_ms = 1, .report_budget_ms = 60'000, .memory_limit_bytes = 64u << 20}, [](thaw::profile const& p) {
+            constexpr std::uint64_t memory_limit_bytes = 64u << 20;
+            thaw::start({.timing = thaw::timing::all, .report_every_ms = 1, .report_budget_ms = 60'000, .memory_limit_bytes = memory_limit_bytes}, [](thaw::profile const& p) {
                 ++reports;
                 EXPECT(p.identity.sequence == last_sequence + 1);
                 last_sequence = p.identity.sequence;
@@ -234,7 +235,7 @@ BOOST_AUTO_TEST_CASE(totals_are_exact_whatever_threads_do) {
             EXPECT_EQUAL(p.losses.reports_failed, 0);
             // As many records as threads ran at once, and a state for each invocation that was open at once; beside the table of
             // native stacks, which takes a sixteenth of the limit from the start.
-            EXPECT(p.cost.memory_bytes < (2u << 20) + thaw::options{}.memory_limit_bytes / 16);
+            EXPECT(p.cost.memory_bytes < (2u << 20) + memory_limit_bytes / 16);
         },
         long_run ? 170 : 100);
     BOOST_CHECK_MESSAGE(r.ok(), r.text().substr(0, 4'000));
