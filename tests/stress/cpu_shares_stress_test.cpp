@@ -48,7 +48,7 @@ using three = std::array<double, 3>;
 constexpr char const* functions[] = {"burn_sixty", "burn_thirty", "burn_ten"};
 constexpr char const* scopes[] = {"sixty", "thirty", "ten"};
 
-int volatile phase = -1;  // of the samplers that are biased on purpose
+thread_local int volatile phase = -1;  // of the samplers that are biased on purpose
 
 // The three parts of an invocation that takes `ns`; what each took is added to `truth`.
 void work(std::uint64_t ns, three& truth) {

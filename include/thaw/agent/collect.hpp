@@ -273,8 +273,8 @@ private:
     // The entries that are open on a thread: the way from where it stands to the root. What is known of the age of one holds
     // for all above it.
     void read_open(core::thread_record const& r) {
-        core::node* at = core::load_relaxed(r.current);
-        if (at == nullptr) at = core::load_relaxed(r.paused_at);
+        core::node* at = core::load_acquire(r.current);  // pairs with the releases named in core/thread_head.hpp
+        if (at == nullptr) at = core::load_acquire(r.paused_at);
         std::uint64_t const now = m_process.clock.now(m_process.source);
         std::uint64_t const longest_tick = m_process.source.length.to_ticks(core::longest_tick_ns);
         std::uint64_t age = core::ticked_at_least(r, m_process.tick_word, longest_tick, now);

@@ -111,7 +111,7 @@ THAW_DETAIL_INLINE void prepare_to_attach(core::thread_record& r, core::invocati
 THAW_DETAIL_INLINE void attach_invocation(core::thread_record& r, core::invocation_state& state, core::node& n) noexcept {
     r.gaps = state.gaps;
     core::store_relaxed(r.invocation, &state);
-    core::store_relaxed(r.current, &n);
+    core::store_release(r.current, &n);
     core::signal_fence();
     if (r.process->measure_cpu) core::store_relaxed(state.cpu_started_ns, core::read_clock_ns(CLOCK_THREAD_CPUTIME_ID));
 }
@@ -126,7 +126,7 @@ THAW_DETAIL_INLINE void detach_invocation(core::thread_record& r, core::invocati
     core::signal_fence();
     core::store_relaxed(r.invocation, static_cast<core::invocation_state*>(nullptr));
     if (r.open_wait != wait_before) r.open_wait = wait_before;
-    core::store_relaxed(r.current, before);
+    core::store_release(r.current, before);
 }
 
 // The invocation is the slowest on this thread since the last report, as far as the thread's exemplar knows, or the first. A
@@ -299,7 +299,7 @@ private:
         while (r.current != nullptr && r.current->entry != state.handler) {
             core::own_add(r.mismatched, 1u);
             core::store_relaxed(r.current->open_since, 0u);
-            r.current = r.current->parent;
+            core::store_release(r.current, r.current->parent);
         }
         if (r.current != nullptr) core::store_relaxed(r.current->open_since, 0u);
         core::own_add(r.mismatched, 1u);

@@ -16,7 +16,7 @@ namespace thaw::core::marks {
 // An entry of a node that is timed, or may be: where the thread stands then.
 THAW_DETAIL_NOINLINE inline node* enter_timed_or_alias(thread_record& r, node* at, node* n, site const& s) noexcept {
     if (n->target != nullptr) {
-        if (n->target->open_since != 0) return store_relaxed(r.current, n), n;
+        if (n->target->open_since != 0) return store_release(r.current, n), n;
         n = n->target;  // what the alias stands for is not open: this entry opens it
     } else if (n->open_since != 0) [[unlikely]] {
         node* const alias = r.tree.alias_of(at, n);
@@ -24,7 +24,7 @@ THAW_DETAIL_NOINLINE inline node* enter_timed_or_alias(thread_record& r, node* a
             alias->marker = &s;
             r.cache_slot(at, s) = {at, alias};
         }
-        return store_relaxed(r.current, alias), alias;
+        return store_release(r.current, alias), alias;
     }
     std::uint32_t const weight = n->prediction == 0 ? 1 : short_weight;
     if (weight != 1) n->durations->stamp = 0;
@@ -44,7 +44,7 @@ inline node* enter(thread_slot& me, site& s) noexcept {
     node* const n = r->child(at, s);
     own_add(n->count, 1u);
     if (n->count >= n->timed_at) [[likely]] return enter_timed_or_alias(*r, at, n, s);
-    store_relaxed(r->current, n);
+    store_release(r->current, n);
     return n;
 }
 
@@ -76,7 +76,7 @@ THAW_DETAIL_NOINLINE inline void leave_short(thread_record& r, node* n, node* be
     std::uint64_t suffix = ticked_at_least(r, r.tick_word, r.longest_tick, now);
     if (std::uint64_t const stamped = stamp == 0 ? 0 : elapsed_ticks(stamp, now); stamped > suffix) suffix = stamped;
     store_relaxed(n->open_since, 0u);
-    store_relaxed(r.current, before);
+    store_release(r.current, before);
     if (n->prediction != 0 && (weight != 0 || suffix != 0))
         r.tree.record(*n, weight == 0 ? suffix : elapsed_ticks(since, now), weight, suffix);
     if (*r.tick_word != r.tick_seen) notice_tick(r);

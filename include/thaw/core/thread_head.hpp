@@ -28,7 +28,9 @@ struct allocator_slot;
 
 // The head of a thread's record. The owner writes; a collector reads what it needs with relaxed loads.
 struct thread_head {
-    node* current = nullptr;                // where the thread stands; null: it does not record now
+    // Where the thread stands; null: it does not record now. Stored with release, so that a collector that finds it (acquire, in
+    // agent/collect.hpp) sees the whole of a node that was just made.
+    node* current = nullptr;
     // Where a marker looks whether there is anything special to do: the tick word, or, while the thread does not record, a word
     // that always differs from what was seen.
     std::uint64_t const volatile* tick_word = &always;

@@ -119,13 +119,13 @@ struct alignas(64) thread_record : recording_head {
         store_relaxed(tick_seen, *tick_word);
         longest_tick = process->source.length.to_ticks(longest_tick_ns);
         store_relaxed(seen, active_now());
-        store_relaxed(current, outside());
+        store_release(current, outside());
     }
 
     // The owner records no more.
     void end() noexcept {
         tree.settle();
-        store_relaxed(current, static_cast<node*>(nullptr));
+        store_release(current, static_cast<node*>(nullptr));
         tick_word = &always;
         store_relaxed(invocation, static_cast<invocation_state*>(nullptr));
         open_wait = nullptr;
@@ -260,7 +260,7 @@ THAW_DETAIL_NOINLINE inline void notice_tick(thread_record& r) noexcept {
 THAW_DETAIL_INLINE void open_node(thread_record& r, node& n, std::uint64_t now, std::uint32_t weight) noexcept {
     n.weight = weight;
     store_relaxed(n.open_since, now);
-    store_relaxed(r.current, &n);
+    store_release(r.current, &n);
     signal_fence();
 }
 
@@ -269,7 +269,7 @@ THAW_DETAIL_INLINE std::uint64_t close_node(thread_record& r, node& n, node* bef
     std::uint64_t const ticks = elapsed_ticks(n.open_since, now);
     signal_fence();
     store_relaxed(n.open_since, 0u);
-    store_relaxed(r.current, before);
+    store_release(r.current, before);
     r.tree.record(n, ticks);
     return ticks;
 }
@@ -285,7 +285,7 @@ THAW_DETAIL_COLD inline bool abandon_below(thread_record& r, node const* n) noex
         store_relaxed(left->open_since, 0u);
         if (left == r.open_wait) r.open_wait = nullptr;
     }
-    store_relaxed(r.current, up);
+    store_release(r.current, up);
     return true;
 }
 
@@ -314,16 +314,16 @@ THAW_DETAIL_COLD inline bool abandon_to(thread_record& r, node const* n) noexcep
 class recording_pause {
 public:
     explicit recording_pause(thread_record& r) noexcept : m_record(r), m_current(r.current), m_tick_word(r.tick_word) {
-        store_relaxed(r.paused_at, m_current);
+        store_release(r.paused_at, m_current);
         r.tick_word = &always;
-        store_relaxed(r.current, static_cast<node*>(nullptr));
+        store_release(r.current, static_cast<node*>(nullptr));
         signal_fence();
     }
     ~recording_pause() {
         signal_fence();
         m_record.tick_word = m_tick_word;
-        store_relaxed(m_record.current, m_current);
-        store_relaxed(m_record.paused_at, static_cast<node*>(nullptr));
+        store_release(m_record.current, m_current);
+        store_release(m_record.paused_at, static_cast<node*>(nullptr));
     }
     recording_pause(recording_pause const&) = delete;
     recording_pause& operator=(recording_pause const&) = delete;

@@ -65,7 +65,7 @@ THAW_DETAIL_INLINE core::node* enter(core::site& s, core::node*& before) noexcep
         std::uint64_t const count = n->count + 1;
         if (count >= n->timed_at) [[unlikely]] return enter_timed(n);
         core::store_relaxed(n->count, count);
-        core::store_relaxed(head.current, n);
+        core::store_release(head.current, n);
         core::signal_fence();
         return n;
     } while (false);
@@ -100,7 +100,7 @@ public:
         core::thread_head& head = *core::this_thread.record;
         if ((core::differ(head.current, m_node) | m_node->open_since | (*head.tick_word ^ head.tick_seen)) != 0) [[unlikely]]
             detail::leave_slowly(m_node, m_before);
-        else core::store_relaxed(head.current, m_before);
+        else core::store_release(head.current, m_before);
     }
 
     scope(scope const&) = delete;
