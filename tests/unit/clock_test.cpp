@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include <sys/resource.h>
+
 namespace core = thaw::core;
 
 namespace {
@@ -266,8 +268,14 @@ BOOST_AUTO_TEST_CASE(a_freeze_between_two_readings_of_now_is_not_in_it) {
 }
 
 // One counter for all, that only moves when it is read, and by a thousand million while nothing is open. No reading is behind the
-// last one or ahead by a gap: at most once or twice, where a writer lost its processor inside the lock and the reader gave up on
-// it.
+// last one or ahead by a gap, but where the writer lost its processor inside the lock and the reader gave up on it: once as it
+// goes and once as it comes back. How often it lost its processor at all is the kernel's to say.
+std::uint64_t processor_lost() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return static_cast<std::uint64_t>(usage.ru_nivcsw);
+}
+
 void read_while_one_opens_and_closes(bool owned) {
     constexpr std::uint64_t gap = 1'000'000'000;
     constexpr std::uint64_t slack = gap / 2; // all readings of the test together are fewer
@@ -294,6 +302,7 @@ void read_while_one_opens_and_closes(bool owned) {
             }
         });
     std::uint64_t const end = core::read_monotonic_ns() + 300'000'000;
+    std::uint64_t const lost_before = processor_lost();
     std::uint64_t freezes = 0;
     while (core::read_monotonic_ns() < end) {
         clock.open(source, who);
@@ -302,13 +311,14 @@ void read_while_one_opens_and_closes(bool owned) {
         counter += gap;
         ++freezes;
     }
+    std::uint64_t const allowed = 2 * (processor_lost() - lost_before);
     stop = true;
     for (auto& r : readers) r.join();
     for (verdict const& v : seen) {
-        BOOST_TEST_MESSAGE(v.readings << " readings over " << freezes << " freezes, " << v.backwards << " backwards");
+        BOOST_TEST_MESSAGE(v.readings << " readings over " << freezes << " freezes, " << v.backwards << " backwards of " << allowed);
         BOOST_TEST(v.readings > 0u);
-        BOOST_TEST(v.backwards <= 2u);
-        BOOST_TEST(v.ahead <= 2u);
+        BOOST_TEST(v.backwards <= allowed);
+        BOOST_TEST(v.ahead <= allowed);
     }
     BOOST_TEST(clock.now(source) < slack);
     BOOST_TEST(clock.read().open_count == 0u);
