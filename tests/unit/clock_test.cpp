@@ -311,10 +311,14 @@ void read_while_one_opens_and_closes(bool owned) {
         counter += gap;
         ++freezes;
     }
-    std::uint64_t const allowed = 2 * (processor_lost() - lost_before);
+    std::uint64_t const lost = processor_lost() - lost_before;
     stop = true;
     for (auto& r : readers) r.join();
     for (verdict const& v : seen) {
+        std::uint64_t allowed = 2 * lost + 2;
+#if defined(__SANITIZE_THREAD__)
+        allowed += v.readings / 100;  // the writer is hardly ever outside of its lock, and readers give up on it while it runs
+#endif
         BOOST_TEST_MESSAGE(v.readings << " readings over " << freezes << " freezes, " << v.backwards << " backwards of " << allowed);
         BOOST_TEST(v.readings > 0u);
         BOOST_TEST(v.backwards <= allowed);
