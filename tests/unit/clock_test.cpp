@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(a_freeze_between_two_readings_of_now_is_not_in_it) {
 std::uint64_t processor_lost() {
     rusage usage{};
     getrusage(RUSAGE_THREAD, &usage);
-    return static_cast<std::uint64_t>(usage.ru_nivcsw);
+    return static_cast<std::uint64_t>(usage.ru_nivcsw + usage.ru_nvcsw);  // of its own accord in a sanitizer
 }
 
 void read_while_one_opens_and_closes(bool owned) {
@@ -315,10 +315,7 @@ void read_while_one_opens_and_closes(bool owned) {
     stop = true;
     for (auto& r : readers) r.join();
     for (verdict const& v : seen) {
-        std::uint64_t allowed = 2 * lost + 2;
-#if defined(__SANITIZE_THREAD__)
-        allowed += v.readings / 100;  // the writer is hardly ever outside of its lock, and readers give up on it while it runs
-#endif
+        std::uint64_t const allowed = 2 * lost + 2;
         BOOST_TEST_MESSAGE(v.readings << " readings over " << freezes << " freezes, " << v.backwards << " backwards of " << allowed);
         BOOST_TEST(v.readings > 0u);
         BOOST_TEST(v.backwards <= allowed);
